@@ -1,0 +1,35 @@
+// Package api is what host and guest agree on: the generated protocol of
+// agent.proto and the constants around it. docs/protocol.md describes both.
+package api
+
+import "time"
+
+// Version is the protocol's version. Host and agent are built together and
+// refuse each other when it differs.
+const Version = 1
+
+// PortName is the virtio-serial port the agent serves on QEMU; on
+// Virtualization.framework it listens on VsockPort.
+const (
+	PortName  = "runm.agent.0"
+	VsockPort = 1024
+)
+
+// ShareTag names the one share of a machine.
+const ShareTag = "runm"
+
+// Paths in the guest. The host builds specs against them.
+const (
+	// ShareMountpoint is where Hello mounts the share.
+	ShareMountpoint = "/run/runm/share"
+	// RootfsDir and BindsDir are below the share, on both sides:
+	// rootfs/<container id> and binds/<container id>/<n>/<basename>.
+	RootfsDir = "rootfs"
+	BindsDir  = "binds"
+)
+
+// MaxMessage bounds one message in bytes, either way.
+const MaxMessage = 4 << 20
+
+// HelloTimeout is how long a booted agent may take to answer its first call.
+const HelloTimeout = 10 * time.Second
