@@ -1,0 +1,65 @@
+// Package plan turns a checked bundle into a machine and a request to the
+// agent in it. It is pure: equal inputs give equal plans, and nothing on the
+// host changes.
+package plan
+
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// Host is what create found out about this machine before planning.
+type Host struct {
+	CPUs      int
+	MemoryMiB int
+	Accel     vmm.Accel     // never AccelAuto
+	Share     vmm.ShareType // never ""
+	Kernel    string        // absolute paths, from config's FindAssets
+	Initrd    string
+}
+
+// Plan is what create decided before it touched anything.
+type Plan struct {
+	ID string
+	// Machine has one share, whose Path is "": the monitor fills in its
+	// staging directory.
+	Machine vmm.Config
+	// Rootfs is shown to the guest at rootfs/<id>.
+	Rootfs Bind
+	Binds  []Bind
+	// Guest is the spec of api.CreateRequest.
+	Guest *specs.Spec
+	// Warnings are the bundle's and what planning adds, a sentence each.
+	Warnings []string
+}
+
+// Bind is one host path that the staging directory shows the guest.
+type Bind struct {
+	Source string // absolute host path of a file, directory, socket or fifo; symlinks resolved
+	Target string // below the staging directory: "binds/<id>/<n>/<basename of Source>"
+	Dir    bool   // Source is a directory
+	// Recursive: submounts of Source are carried along.
+	Recursive bool
+	// ReadOnly: also on the host's side, as defence in depth.
+	ReadOnly bool
+}
+
+// Make plans the container id from b. c has the annotations applied already.
+func Make(id string, b *bundle.Bundle, c config.Config, h Host) (*Plan, error) {
+	return nil, bundle.ErrUnsupported
+}
+
+// GuestProcess is p as the agent gets it, rebuilt field by field. Make uses it
+// for the container's process, exec for its own.
+func GuestProcess(p *specs.Process) (*specs.Process, error) {
+	return p, nil
+}
+
+// GuestResources is the part of r that the guest enforces; nil gives nil.
+// Make and update use it.
+func GuestResources(r *specs.LinuxResources) *specs.LinuxResources {
+	return r
+}
