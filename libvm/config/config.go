@@ -5,7 +5,17 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/pelletier/go-toml/v2"
 
 	"github.com/runm/runm/libvm/vmm"
 )
@@ -71,11 +81,100 @@ func (c Config) BootTimeout() time.Duration {
 // Load reads the file at path over Default. A missing file is not an error; a
 // key or value that means nothing is, and the error names it.
 func Load(path string) (Config, error) {
-	return Default(), nil
+	c := Default()
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	err = toml.NewDecoder(f).DisallowUnknownFields().Decode(&c)
+	var unknown *toml.StrictMissingError
+	var broken *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		return Config{}, fmt.Errorf("%s: unknown key %s", path, keys(unknown))
+	case errors.As(err, &broken):
+		line, column := broken.Position()
+		return Config{}, fmt.Errorf("%s:%d:%d: %w", path, line, column, err)
+	case err != nil:
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
 }
 
-// WithAnnotations returns c changed by the dev.runm.* annotations among
-// annotations, which must be on c's list. Others are not looked at.
-func (c Config) WithAnnotations(annotations map[string]string) (Config, error) {
-	return c, nil
+// keys lists what a strict decode found no field for.
+func keys(e *toml.StrictMissingError) string {
+	var names []string
+	for _, d := range e.Errors {
+		names = append(names, strconv.Quote(strings.Join(d.Key(), ".")))
+	}
+	return strings.Join(names, ", ")
+}
+
+// check refuses values that no machine could be started with.
+func (c Config) check() error {
+	if err := checkAccel(c.Accel); err != nil {
+		return err
+	}
+	if err := checkShare(c.Share); err != nil {
+		return err
+	}
+	files := []struct{ key, path string }{
+		{"kernel", c.Kernel}, {"initrd", c.Initrd}, {"qemu", c.QEMU}, {"virtiofsd", c.Virtiofsd},
+	}
+	for _, f := range files {
+		if f.path != "" && !filepath.IsAbs(f.path) {
+			return fmt.Errorf("%s: %q is not an absolute path", f.key, f.path)
+		}
+	}
+	for _, a := range c.Annotations {
+		if !slices.Contains(annotationKeys(), a) {
+			return fmt.Errorf("annotations: there is no %s%s", AnnotationPrefix, a)
+		}
+	}
+	numbers := []struct {
+		key             string
+		value, min, max int
+	}{
+		{"cpus", c.CPUs, 0, maxCPUs},
+		{"memory_mib", c.MemoryMiB, minMemoryMiB, maxMemoryMiB},
+		{"guest_overhead_mib", c.GuestOverheadMiB, 0, maxMemoryMiB},
+		{"boot_timeout_seconds", c.BootTimeoutSeconds, 1, 3600},
+	}
+	for _, n := range numbers {
+		if n.value < n.min || n.value > n.max {
+			return fmt.Errorf("%s: %d is not between %d and %d", n.key, n.value, n.min, n.max)
+		}
+	}
+	return nil
+}
+
+// Bounds of what a machine may be given. minMemoryMiB is what the guest
+// kernel boots with and has room for a container.
+const (
+	maxCPUs      = 1024
+	minMemoryMiB = 128
+	maxMemoryMiB = 16 << 20
+)
+
+func checkAccel(a vmm.Accel) error {
+	switch a {
+	case vmm.AccelAuto, vmm.AccelKVM, vmm.AccelTCG, vmm.AccelHVF:
+		return nil
+	}
+	return fmt.Errorf("accel: %q is none of auto, kvm, tcg, hvf", a)
+}
+
+func checkShare(s string) error {
+	switch s {
+	case ShareAuto, string(vmm.ShareVirtiofs), string(vmm.Share9p):
+		return nil
+	}
+	return fmt.Errorf("share: %q is none of auto, virtiofs, 9p", s)
 }
