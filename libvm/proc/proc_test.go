@@ -1,0 +1,51 @@
+//go:build linux
+
+package proc
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+func TestLifeOfAProcess(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := Find(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !id.Alive() {
+		t.Error("a sleeping process is not alive")
+	}
+	if (ID{Pid: id.Pid, Start: id.Start + 1}).Alive() {
+		t.Error("another process with the same pid counts as alive")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := id.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Wait on a sleeping process = %v, want a timeout", err)
+	}
+	if err := id.Kill(5 * time.Second); err != nil {
+		t.Error(err)
+	}
+	// Not reaped yet: a zombie has ended.
+	if id.Alive() {
+		t.Error("a zombie counts as alive")
+	}
+	if err := id.Wait(context.Background()); err != nil {
+		t.Errorf("Wait on a zombie: %v", err)
+	}
+	_ = cmd.Wait()
+	if _, err := Find(id.Pid); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Find after the end = %v, want os.ErrNotExist", err)
+	}
+	if err := id.Kill(time.Second); err != nil {
+		t.Errorf("Kill after the end: %v", err)
+	}
+}
