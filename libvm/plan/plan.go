@@ -4,8 +4,13 @@
 package plan
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/bundle"
 	"github.com/runm/runm/libvm/config"
 	"github.com/runm/runm/libvm/vmm"
@@ -49,17 +54,36 @@ type Bind struct {
 
 // Make plans the container id from b. c has the annotations applied already.
 func Make(id string, b *bundle.Bundle, c config.Config, h Host) (*Plan, error) {
-	return nil, bundle.ErrUnsupported
+	if err := bundle.CheckID(id); err != nil {
+		return nil, err
+	}
+	p := &Plan{ID: id, Warnings: slices.Clone(b.Warnings)}
+	if err := p.machine(b.Spec, c, h); err != nil {
+		return nil, err
+	}
+	p.Rootfs = Bind{
+		Source:    b.Rootfs,
+		Target:    api.RootfsDir + "/" + id,
+		Dir:       true,
+		Recursive: true,
+		// Never read-only here: libcontainer makes missing mount points
+		// before it remounts a read-only root.
+	}
+	if err := p.guest(b); err != nil {
+		return nil, err
+	}
+	return p, checkSize(p.Guest)
 }
 
-// GuestProcess is p as the agent gets it, rebuilt field by field. Make uses it
-// for the container's process, exec for its own.
-func GuestProcess(p *specs.Process) (*specs.Process, error) {
-	return p, nil
-}
-
-// GuestResources is the part of r that the guest enforces; nil gives nil.
-// Make and update use it.
-func GuestResources(r *specs.LinuxResources) *specs.LinuxResources {
-	return r
+// checkSize refuses a spec that would not fit into one message; 64 KiB are
+// left for the rest of the request.
+func checkSize(s *specs.Spec) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("config.json: %w", err)
+	}
+	if limit := api.MaxMessage - 64<<10; len(data) > limit {
+		return fmt.Errorf("config.json: %d bytes are more than the %d that the guest accepts", len(data), limit)
+	}
+	return nil
 }

@@ -1,0 +1,21 @@
+package bundle
+
+import (
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// tmpfsBytes is the size of the tmpfs that is mounted on path, 0 if path is
+// not the top of one.
+func tmpfsBytes(path string) uint64 {
+	var fs unix.Statfs_t
+	var here, above unix.Stat_t
+	if unix.Statfs(path, &fs) != nil || fs.Type != unix.TMPFS_MAGIC {
+		return 0
+	}
+	if unix.Stat(path, &here) != nil || unix.Stat(filepath.Dir(path), &above) != nil || here.Dev == above.Dev {
+		return 0
+	}
+	return fs.Blocks * uint64(fs.Bsize)
+}

@@ -1,0 +1,92 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/bundle"
+)
+
+// guest builds the spec of the request field by field: a field that is not
+// named here never reaches the guest.
+func (p *Plan) guest(b *bundle.Bundle) error {
+	s := b.Spec
+	process, err := GuestProcess(s.Process)
+	if err != nil {
+		return err
+	}
+	p.Guest = &specs.Spec{
+		Version:     specs.Version,
+		Process:     process,
+		Root:        &specs.Root{Path: path.Join(api.ShareMountpoint, p.Rootfs.Target), Readonly: s.Root.Readonly},
+		Hostname:    s.Hostname,
+		Domainname:  s.Domainname,
+		Annotations: maps.Clone(s.Annotations),
+		Hooks:       guestHooks(s.Hooks),
+	}
+	l := s.Linux
+	if l == nil {
+		l = &specs.Linux{}
+	}
+	p.Guest.Linux = p.guestLinux(l)
+	p.mounts(b)
+	return nil
+}
+
+func (p *Plan) guestLinux(l *specs.Linux) *specs.Linux {
+	return &specs.Linux{
+		UIDMappings:       slices.Clone(l.UIDMappings),
+		GIDMappings:       slices.Clone(l.GIDMappings),
+		Sysctl:            maps.Clone(l.Sysctl),
+		Resources:         GuestResources(l.Resources),
+		CgroupsPath:       "/" + p.ID,
+		Namespaces:        p.namespaces(l.Namespaces),
+		Devices:           slices.Clone(l.Devices),
+		Seccomp:           l.Seccomp,
+		RootfsPropagation: l.RootfsPropagation,
+		MaskedPaths:       slices.Clone(l.MaskedPaths),
+		ReadonlyPaths:     slices.Clone(l.ReadonlyPaths),
+		Personality:       l.Personality,
+		TimeOffsets:       maps.Clone(l.TimeOffsets),
+	}
+}
+
+// namespaces are the ones to make in the guest. None is ever joined there.
+//
+//   - network: never a new one; the guest's own network stack is the
+//     container's.
+//   - mount: always a new one; libcontainer cannot do without.
+//   - the others: a new one if config.json names one. One that is given by
+//     path is another container's, in another kernel: a new one is as close as
+//     the guest can come. One that is absent means the kernel's own.
+func (p *Plan) namespaces(namespaces []specs.LinuxNamespace) []specs.LinuxNamespace {
+	guest := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	for i, n := range namespaces {
+		switch n.Type {
+		case specs.NetworkNamespace:
+			continue
+		case specs.MountNamespace:
+		default:
+			guest = append(guest, specs.LinuxNamespace{Type: n.Type})
+		}
+		if n.Path != "" {
+			p.warn(fmt.Sprintf("linux.namespaces[%d].path", i),
+				"the host's side joins %s; in the guest the %s namespace is the container's own.", n.Path, n.Type)
+		}
+	}
+	return guest
+}
+
+// guestHooks are those whose path is resolved in the container; the others
+// run on the host.
+func guestHooks(h *specs.Hooks) *specs.Hooks {
+	if h == nil || len(h.StartContainer) == 0 {
+		return nil
+	}
+	return &specs.Hooks{StartContainer: slices.Clone(h.StartContainer)}
+}

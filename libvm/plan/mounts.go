@@ -1,0 +1,111 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/bundle"
+)
+
+// mounts fills in the guest's mounts, in the order of config.json ("The
+// runtime MUST mount entries in the listed order"), and the Binds they need.
+func (p *Plan) mounts(b *bundle.Bundle) {
+	for i, m := range b.Spec.Mounts {
+		source, bound := b.Sources[i]
+		switch {
+		case !bound:
+			p.Guest.Mounts = append(p.Guest.Mounts, p.kernelMount(m))
+		case source.Guest:
+			p.Guest.Mounts = append(p.Guest.Mounts, bindMount(m, source.Path))
+		case path.Clean(m.Destination) == "/dev/shm" && source.TmpfsBytes > 0:
+			p.Guest.Mounts = append(p.Guest.Mounts, shmMount(m, source.TmpfsBytes))
+		default:
+			bind := p.bind(m, source)
+			p.Binds = append(p.Binds, bind)
+			p.Guest.Mounts = append(p.Guest.Mounts, bindMount(m, path.Join(api.ShareMountpoint, bind.Target)))
+		}
+	}
+}
+
+// bind puts a source below the staging directory. The last component is the
+// source's own: mountinfo shows it, and the validation suite looks.
+func (p *Plan) bind(m specs.Mount, source bundle.Source) Bind {
+	name := filepath.Base(source.Path)
+	if name == "/" {
+		name = "root" // the host's root has no name of its own
+	}
+	recursive := slices.Contains(m.Options, "rbind")
+	return Bind{
+		Source:    source.Path,
+		Target:    path.Join(api.BindsDir, p.ID, strconv.Itoa(len(p.Binds)), name),
+		Dir:       source.Dir,
+		Recursive: recursive,
+		ReadOnly:  readOnly(m.Options),
+	}
+}
+
+// readOnly says whether the last of the options that decide it says so.
+func readOnly(options []string) bool {
+	ro := false
+	for _, o := range options {
+		switch o {
+		case "ro", "rro":
+			ro = true
+		case "rw", "rrw":
+			ro = false
+		}
+	}
+	return ro
+}
+
+// bindMount is m with its source in the guest. libcontainer refuses options of
+// a file system on a bind mount, which bundle.Load warned of.
+func bindMount(m specs.Mount, source string) specs.Mount {
+	var options []string
+	known := bundle.KnownMountOptions()
+	for _, o := range m.Options {
+		if slices.Contains(known, o) && o != "defaults" {
+			options = append(options, o)
+		}
+	}
+	if !slices.Contains(options, "bind") && !slices.Contains(options, "rbind") {
+		options = append([]string{"bind"}, options...)
+	}
+	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: options}
+}
+
+// kernelMount is a mount of a file system of the guest's kernel. libcontainer
+// would hand "defaults" to the file system, which does not know it.
+func (p *Plan) kernelMount(m specs.Mount) specs.Mount {
+	options := slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "defaults" })
+	// A user namespace may only mount a sysfs if it owns the network
+	// namespace, which here is the guest's: bind the guest's own.
+	if m.Type == "sysfs" && p.newUser() {
+		return bindMount(specs.Mount{Destination: m.Destination, Options: append([]string{"rbind"}, options...)}, "/sys")
+	}
+	return specs.Mount{Destination: m.Destination, Type: m.Type, Source: m.Source, Options: options}
+}
+
+func (p *Plan) newUser() bool {
+	isUser := func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }
+	return slices.ContainsFunc(p.Guest.Linux.Namespaces, isUser)
+}
+
+// shmMount is a tmpfs in the guest in place of one that the client made on
+// the host: POSIX shared memory needs one kernel and one cache.
+func shmMount(m specs.Mount, bytes uint64) specs.Mount {
+	options := []string{"mode=1777", fmt.Sprintf("size=%d", bytes)}
+	for _, o := range m.Options {
+		if o != "bind" && o != "rbind" && o != "defaults" && !strings.Contains(o, "=") {
+			options = append(options, o)
+		}
+	}
+	return specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "shm", Options: options}
+}
