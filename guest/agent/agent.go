@@ -1,0 +1,74 @@
+// Package agent is process 1 of the guest. It mounts what the guest needs,
+// serves the protocol of guest/api on the machine's stream, and runs containers
+// with opencontainers/runc's libcontainer. When the stream is lost, so is the
+// guest: it powers off.
+//
+// It must be linked statically with the tags seccomp, netgo, osusergo and
+// runc_nocriu; see guest/cmd/agent.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/hashicorp/yamux"
+	_ "github.com/opencontainers/cgroups/devices" // device rules of containers
+
+	_ "github.com/runm/runm/guest/agent/internal/runcinit" // first: "init" re-executions end here
+	_ "github.com/runm/runm/guest/agent/internal/sealexe"  // runs process 1 from a sealed memfd
+	"github.com/runm/runm/guest/api"
+)
+
+// memoryLimit is what the Go runtime of the agent may use before it collects
+// garbage in earnest, in bytes. gcPercent lets the small live heap (some 3 MiB)
+// grow until then: collections are cold code in the middle of a start.
+const (
+	memoryLimit = 64 << 20
+	gcPercent   = 800
+)
+
+// Main runs the agent. It never returns: whatever happens ends in a powered off
+// guest, with the reason on the console.
+func Main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "agent: not process 1 of a guest")
+		os.Exit(1)
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	defer powerOff()
+	defer func() {
+		if r := recover(); r != nil {
+			logf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	if err := run(); err != nil {
+		logf("%v", err)
+	}
+}
+
+// run boots the guest's user space and serves until the host is gone.
+func run() error {
+	if err := boot(); err != nil {
+		return err
+	}
+	port, err := openPort(api.PortName)
+	if err != nil {
+		return err
+	}
+	session, err := yamux.Client(newFrameConn(port), api.StreamConfig())
+	if err != nil {
+		return fmt.Errorf("stream session: %w", err)
+	}
+	return serve(session)
+}
+
+// logf writes one line to the console.
+func logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "agent: "+format+"\n", args...)
+}
+
+// errSessionLost is why an agent that worked ends.
+var errSessionLost = errors.New("the host closed the stream")

@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// streamWait bounds how long a request waits for a stream it names: the host
+// opens streams and sends requests on the same connection, so it is under way.
+const streamWait = 10 * time.Second
+
+// A stream is one yamux stream as the stdio code sees it.
+type stream interface {
+	io.ReadWriteCloser
+	StreamID() uint32
+}
+
+// streams holds the accepted stdio streams that no process has claimed yet.
+type streams struct {
+	mu      sync.Mutex
+	ready   map[uint32]stream
+	waiters map[uint32]chan struct{} // closed by put
+}
+
+func newStreams() *streams {
+	return &streams{ready: map[uint32]stream{}, waiters: map[uint32]chan struct{}{}}
+}
+
+// put makes s available to take.
+func (t *streams) put(s stream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id := s.StreamID()
+	t.ready[id] = s
+	if w, ok := t.waiters[id]; ok {
+		close(w)
+		delete(t.waiters, id)
+	}
+}
+
+// take returns the stream with that id and forgets it: the caller Closes it. It
+// waits for a stream that is not there yet, until ctx ends.
+func (t *streams) take(ctx context.Context, id uint32) (stream, error) {
+	for {
+		t.mu.Lock()
+		if s, ok := t.ready[id]; ok {
+			delete(t.ready, id)
+			t.mu.Unlock()
+			return s, nil
+		}
+		w, ok := t.waiters[id]
+		if !ok {
+			w = make(chan struct{})
+			t.waiters[id] = w
+		}
+		t.mu.Unlock()
+		select {
+		case <-w:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("stream %d: %w", id, ctx.Err())
+		}
+	}
+}

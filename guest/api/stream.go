@@ -1,0 +1,39 @@
+package api
+
+import (
+	"io"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// streamWindow is how many bytes of one stream may be under way unread. Big
+// enough that a port at 190 MB/s is not throttled by the round trip of a window
+// update, small enough that a stalled reader costs little memory.
+const streamWindow = 1 << 20
+
+// StreamConfig is the yamux configuration of both ends. The host is the yamux
+// server and opens every stream; the agent is the client and accepts.
+//
+// All timeouts are off: a paused machine answers nothing for as long as it is
+// paused, and a reader may be slower than any limit. The first stream carries
+// ttrpc, each later one the stdio stream that Stdio names by its id.
+//
+// A stdin stream ends when the host Closes it; the agent Closes its side when
+// nobody reads the input any more. A stdout or stderr stream ends when the
+// agent Closes it, all bytes sent; a host that Closes it first says that nobody
+// reads the output any more, and the writer gets SIGPIPE. Both sides Close
+// every stream in the end, else it is kept for ever.
+func StreamConfig() *yamux.Config {
+	return &yamux.Config{
+		AcceptBacklog:   256,
+		EnableKeepAlive: false,
+		// Unused, but must be positive.
+		KeepAliveInterval:      time.Hour,
+		ConnectionWriteTimeout: 100 * 365 * 24 * time.Hour,
+		MaxStreamWindowSize:    streamWindow,
+		StreamOpenTimeout:      0,
+		StreamCloseTimeout:     0,
+		LogOutput:              io.Discard,
+	}
+}
