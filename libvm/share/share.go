@@ -1,0 +1,78 @@
+//go:build linux
+
+// Package share builds the directory that a machine is given: the rootfs and
+// each bind source at a place of its own, and nothing else of the host.
+//
+// The mounts are made in the mount namespace of the caller, which must be a
+// private one: when its last process ends they are gone, however it ended.
+package share
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/plan"
+)
+
+// Staging is the directory to be exported.
+type Staging struct {
+	Dir string
+}
+
+// New mounts an empty staging directory on dir, which must exist. The host's
+// mounts are made slaves first: what the host unmounts later goes here too,
+// and nothing mounted here shows on the host (mount_namespaces(7)).
+func New(dir string) (*Staging, error) {
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return nil, fmt.Errorf("make the host's mounts slaves: %w", err)
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("runm", dir, "tmpfs", flags, "mode=0755,size=1m"); err != nil {
+		return nil, fmt.Errorf("mount staging directory %s: %w", dir, err)
+	}
+	return &Staging{Dir: dir}, nil
+}
+
+// Add shows b's source at b's target.
+func (s *Staging) Add(b plan.Bind) error {
+	target := filepath.Join(s.Dir, b.Target)
+	if err := makeMountpoint(target, b.Dir); err != nil {
+		return fmt.Errorf("stage %s: %w", b.Source, err)
+	}
+	// One open names the source for good; later renames change nothing.
+	src, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "mount source", Path: b.Source, Err: err}
+	}
+	defer unix.Close(src)
+	flags := uintptr(unix.MS_BIND)
+	if b.Recursive {
+		flags |= unix.MS_REC
+	}
+	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(src), target, "", flags, ""); err != nil {
+		return fmt.Errorf("stage %s: %w", b.Source, err)
+	}
+	if !b.ReadOnly {
+		return nil
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, target, 0, &attr); err != nil {
+		return fmt.Errorf("stage %s read-only: %w", b.Source, err)
+	}
+	return nil
+}
+
+// makeMountpoint makes an empty directory or file, in our own tmpfs.
+func makeMountpoint(path string, dir bool) error {
+	if dir {
+		return os.MkdirAll(path, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, nil, 0o444)
+}
