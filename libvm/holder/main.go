@@ -1,0 +1,191 @@
+//go:build linux
+
+package holder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/control"
+	"github.com/runm/runm/libvm/hooks"
+)
+
+// killed is the status of a holder whose monitor was killed.
+const killed = 128 + int(unix.SIGKILL)
+
+// Main is the holder's life. The caller has locked the main thread, whose
+// namespaces and root /proc/<pid> shows. It does not return before the end.
+func Main() int {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	unix.CloseRange(fdTTY+1, 1<<30, unix.CLOSE_RANGE_CLOEXEC)
+	monitor, err := control.NewConn(os.NewFile(fdMonitor, "monitor"))
+	if err != nil {
+		return 1
+	}
+	create, err := control.NewConn(os.NewFile(fdCreate, "create"))
+	if err != nil {
+		return 1
+	}
+	for fd := fdMountNS; fd <= fdTTY; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	tty, err := enter()
+	if err != nil {
+		_ = create.Send(Prepared{Error: err.Error()})
+		return 1
+	}
+	exits := make(chan Exit)
+	go func() {
+		var e Exit
+		if _, err := monitor.Recv(&e); err != nil {
+			e.Status = killed
+		}
+		exits <- e
+	}()
+	prepared := make(chan struct{})
+	go func() {
+		serve(create)
+		close(prepared)
+	}()
+	for {
+		select {
+		case e := <-exits:
+			return e.Status
+		case <-prepared:
+			prepared = nil
+			// Nothing is done from here on but waiting.
+			debug.FreeOSMemory()
+		case s := <-signals:
+			if ev, ok := event(s.(syscall.Signal), tty, prepared == nil); ok {
+				// The monitor's end shows in exits.
+				_ = monitor.Send(ev)
+			}
+		}
+	}
+}
+
+// enter joins the mount namespace and takes the terminal. It returns the
+// terminal's slave or nil.
+func enter() (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fdMountNS, &st); err != nil {
+		return nil, fmt.Errorf("mount namespace: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		if err := joinMounts(); err != nil {
+			return nil, err
+		}
+	}
+	unix.Close(fdMountNS)
+	if err := unix.Fstat(fdTTY, &st); err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	if _, err := unix.IoctlGetWinsize(fdTTY, unix.TIOCGWINSZ); err != nil {
+		unix.Close(fdTTY)
+		return nil, nil //nolint:nilerr // /dev/null: no terminal
+	}
+	// As the session's controlling terminal it tells of its size
+	// (SIGWINCH) and of its end (SIGHUP); tty_ioctl(4).
+	if err := unix.IoctlSetInt(fdTTY, unix.TIOCSCTTY, 0); err != nil {
+		return nil, fmt.Errorf("controlling terminal: %w", err)
+	}
+	return os.NewFile(fdTTY, "tty"), nil
+}
+
+// joinMounts moves the main thread alone: with a root and directory of its
+// own, as setns(2) asks.
+func joinMounts() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare fs: %w", err)
+	}
+	if err := unix.Setns(fdMountNS, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("join mount namespace: %w", err)
+	}
+	return nil
+}
+
+// serve answers create's one request.
+func serve(create *control.Conn) {
+	defer create.Close()
+	var req Prepare
+	if _, err := create.Recv(&req); err != nil {
+		return // create has died; the monitor ends us
+	}
+	var answer Prepared
+	if err := prepare(req); err != nil {
+		answer.Error = err.Error()
+	}
+	_ = create.Send(answer)
+}
+
+func prepare(req Prepare) error {
+	if req.Hostname != "" {
+		if err := unix.Sethostname([]byte(req.Hostname)); err != nil {
+			return fmt.Errorf("hostname: %w", err)
+		}
+	}
+	if err := hooks.Run(context.Background(), "createContainer", req.Hooks, &req.State); err != nil {
+		return err
+	}
+	return changeRoot(req)
+}
+
+// event says what of a signal goes to the monitor.
+func event(s syscall.Signal, tty *os.File, reap bool) (Event, bool) {
+	switch s {
+	case unix.SIGCHLD:
+		// As process 1 of a pid namespace the holder inherits what clients
+		// started in it (nsenter) and left behind.
+		if reap && reaped() {
+			return Event{}, false
+		}
+		return Event{Signal: int(s)}, reap
+	case unix.SIGWINCH:
+		if tty == nil {
+			return Event{Signal: int(s)}, true
+		}
+		ws, err := unix.IoctlGetWinsize(int(tty.Fd()), unix.TIOCGWINSZ)
+		if err != nil {
+			return Event{}, false
+		}
+		return Event{Width: ws.Col, Height: ws.Row}, true
+	case unix.SIGHUP:
+		// The guest's terminal is hung up by the monitor, which sends this.
+		return Event{Signal: int(s)}, tty == nil || !hungUp(tty)
+	case unix.SIGPIPE, unix.SIGURG:
+		// Of the Go runtime's own making, or not told apart from it.
+		return Event{Signal: int(s)}, s != unix.SIGPIPE
+	case unix.SIGTTOU, unix.SIGTTIN, unix.SIGTSTP, unix.SIGCONT:
+		return Event{Signal: int(s)}, true
+	default:
+		return Event{Signal: int(s)}, true
+	}
+}
+
+func reaped() bool {
+	any := false
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return any
+		}
+		any = true
+	}
+}
+
+func hungUp(tty *os.File) bool {
+	fds := []unix.PollFd{{Fd: int32(tty.Fd())}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLHUP != 0
+}
