@@ -699,7 +699,12 @@ type WaitResponse struct {
 	// status is the exit code, or 128+n when signal n ended the process.
 	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
 	// oom_kills is how often the container's cgroup ran out of memory so far.
-	OomKills      uint64 `protobuf:"varint,2,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
+	OomKills uint64 `protobuf:"varint,2,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
+	// stdout_bytes and stderr_bytes were sent on the process's streams when it
+	// had ended. A stream stays open as long as a child of the process holds it,
+	// so the host waits for these bytes and not for the stream's end.
+	StdoutBytes   uint64 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
+	StderrBytes   uint64 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -744,6 +749,20 @@ func (x *WaitResponse) GetStatus() uint32 {
 func (x *WaitResponse) GetOomKills() uint64 {
 	if x != nil {
 		return x.OomKills
+	}
+	return 0
+}
+
+func (x *WaitResponse) GetStdoutBytes() uint64 {
+	if x != nil {
+		return x.StdoutBytes
+	}
+	return 0
+}
+
+func (x *WaitResponse) GetStderrBytes() uint64 {
+	if x != nil {
+		return x.StderrBytes
 	}
 	return 0
 }
@@ -1220,10 +1239,12 @@ const file_agent_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"6\n" +
 	"\vWaitRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\"C\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x89\x01\n" +
 	"\fWaitResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1b\n" +
-	"\toom_kills\x18\x02 \x01(\x04R\boomKills\"b\n" +
+	"\toom_kills\x18\x02 \x01(\x04R\boomKills\x12!\n" +
+	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
+	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\"b\n" +
 	"\rSignalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x16\n" +

@@ -1,0 +1,199 @@
+//go:build linux
+
+// Package store keeps one directory for each container: <root>/<id>/ with
+// state.json, a lock, the monitor's socket and its log. state.json says what a
+// container is, never how it is: whether it runs is asked of its processes.
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/proc"
+)
+
+// Sentinels. Their text is runc's, which clients match on.
+var (
+	ErrNotExist = errors.New("container does not exist")
+	ErrExist    = errors.New("container with given ID already exists")
+)
+
+// Names in a state directory.
+const (
+	stateFile = "state.json"
+	lockFile  = "lock"
+	// LogFile is the monitor's log.
+	LogFile = "log"
+	// ShareDir is where the monitor mounts the staging directory.
+	ShareDir = "share"
+)
+
+// State is what state.json holds.
+type State struct {
+	ID      string    `json:"id"`
+	Bundle  string    `json:"bundle"`
+	Rootfs  string    `json:"rootfs"`
+	Created time.Time `json:"created"`
+	// Owner is the name or uid of who created the container.
+	Owner string `json:"owner"`
+	// Spec is config.json as create found it: later changes have no effect.
+	Spec *specs.Spec `json:"spec"`
+	// Systemd: the cgroup is systemd's to manage.
+	Systemd bool `json:"systemd,omitempty"`
+	// CgroupPaths are those of cgroup.Cgroup.
+	CgroupPaths map[string]string `json:"cgroupPaths,omitempty"`
+	// Overhead of the machine, added to limits on the host.
+	OverheadBytes int64 `json:"overheadBytes,omitempty"`
+	// GuestMemoryBytes is what the machine has.
+	GuestMemoryBytes int64 `json:"guestMemoryBytes,omitempty"`
+
+	Monitor proc.ID `json:"monitor"`
+	Holder  proc.ID `json:"holder"`
+}
+
+// Dir is a container's state directory.
+type Dir string
+
+// Path returns the directory of id below root. It checks the id, which may be
+// anything a user typed.
+func Path(root, id string) (Dir, error) {
+	if err := bundle.CheckID(id); err != nil {
+		return "", err
+	}
+	return Dir(filepath.Join(root, id)), nil
+}
+
+// Create makes the directory, or returns ErrExist.
+func Create(root, id string) (Dir, error) {
+	d, err := Path(root, id)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(root, 0o711); err != nil {
+		return "", fmt.Errorf("state root: %w", err)
+	}
+	err = os.Mkdir(string(d), 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return "", ErrExist
+	}
+	if err != nil {
+		return "", fmt.Errorf("state directory: %w", err)
+	}
+	return d, nil
+}
+
+// Open returns the directory of id, or ErrNotExist.
+func Open(root, id string) (Dir, error) {
+	d, err := Path(root, id)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(string(d)); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return "", ErrNotExist
+		}
+		return "", fmt.Errorf("state directory: %w", err)
+	}
+	return d, nil
+}
+
+// List returns the ids below root, sorted. A root that is not there has none.
+func List(root string) ([]string, error) {
+	entries, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("state root: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && bundle.CheckID(e.Name()) == nil {
+			ids = append(ids, e.Name())
+		}
+	}
+	sort.Strings(ids)
+	return ids, nil
+}
+
+// Save writes s so that a reader sees the old state or the new one.
+func (d Dir) Save(s *State) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	return WriteFile(filepath.Join(string(d), stateFile), data, 0o600)
+}
+
+// Load reads state.json. A directory without one is a container whose create
+// has only begun, or was killed then; the error is os.ErrNotExist.
+func (d Dir) Load() (*State, error) {
+	data, err := os.ReadFile(filepath.Join(string(d), stateFile))
+	if err != nil {
+		return nil, err
+	}
+	var s State
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("%s: %w", stateFile, err)
+	}
+	return &s, nil
+}
+
+// Lock waits for the directory's lock, which orders the commands that change a
+// container. Closing the file gives it back.
+func (d Dir) Lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(string(d), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, ErrNotExist
+		}
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return f, nil
+}
+
+// Remove removes the directory and all in it.
+func (d Dir) Remove() error {
+	if err := os.RemoveAll(string(d)); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	return nil
+}
+
+// WriteFile writes path atomically: a reader finds nothing or all of it.
+func WriteFile(path string, data []byte, mode os.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Chmod(mode)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
+}
