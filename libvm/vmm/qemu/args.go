@@ -1,0 +1,255 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/runm/runm/libvm/vmm"
+)
+
+const (
+	vhostNetDevice = "/dev/vhost-net"
+	cpuInfoFile    = "/proc/cpuinfo"
+
+	// portName is the virtio-serial port the guest serves. It equals
+	// guest/api.PortName (a test compares), whose package a driver does not
+	// need otherwise.
+	portName = "runm.agent.0"
+
+	// tcgCacheMiB bounds TCG's translated code. QEMU would take up to 1 GiB
+	// of the container's memory; 64 MiB booted as fast as the default.
+	tcgCacheMiB = 128
+
+	// maxTransports is how many virtio devices a machine can have: microvm
+	// without ACPI has 8 virtio-mmio slots (hw/i386/microvm.c), arm64's virt
+	// has 32 (hw/arm/virt.c).
+	maxTransportsMicrovm = 8
+	maxTransportsVirt    = 32
+
+	// maxTag is the longest virtio-fs tag in bytes (virtio 1.2, 5.11.4).
+	maxTag = 36
+)
+
+// FDs are the numbers of the descriptors that QEMU inherits. Slices are in
+// the order of the Config's lists; Virtiofs counts virtiofs shares only.
+type FDs struct {
+	Kernel, Initrd      int
+	Agent, Console, QMP int // connected stream sockets
+	Virtiofs            []int
+	Disks               []DiskFD
+	NICs                []int // taps
+	VhostNet            []int // one for each NIC, or none at all
+}
+
+// DiskFD is an open disk.
+type DiskFD struct {
+	FD     int
+	Device bool // a block device, not a regular file
+}
+
+// Args returns QEMU's arguments for cfg. It reads nothing but its parameters.
+func Args(cfg *vmm.Config, host Host, fds FDs) ([]string, error) {
+	if err := check(cfg, host, fds); err != nil {
+		return nil, err
+	}
+	var a args
+	a.add("-nodefaults", "-no-user-config", "-no-reboot")
+	a.add("-display", "none")
+	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	a.machine(cfg, host)
+	a.kernel(cfg, host, fds)
+	a.channels(fds)
+	a.shares(cfg.Shares, host, fds)
+	a.disks(cfg.Disks, fds)
+	a.nics(cfg.NICs, fds)
+	return a.list, nil
+}
+
+// args collects a command line.
+type args struct{ list []string }
+
+func (a *args) add(words ...string) { a.list = append(a.list, words...) }
+
+// check refuses what no command line can express.
+func check(cfg *vmm.Config, host Host, fds FDs) error {
+	switch {
+	case host.Arch != "amd64" && host.Arch != "arm64":
+		return fmt.Errorf("architecture %q: %w", host.Arch, vmm.ErrNotSupported)
+	case cfg.Accel != vmm.AccelKVM && cfg.Accel != vmm.AccelTCG:
+		return fmt.Errorf("accelerator %q on QEMU: %w", cfg.Accel, vmm.ErrNotSupported)
+	case cfg.CPUs < 1:
+		return fmt.Errorf("%d CPUs, want at least 1", cfg.CPUs)
+	case cfg.MemoryMiB < 1:
+		return fmt.Errorf("%d MiB of memory, want at least 1", cfg.MemoryMiB)
+	}
+	virtiofs := 0
+	for _, s := range cfg.Shares {
+		switch s.Type {
+		case vmm.ShareVirtiofs:
+			virtiofs++
+		case vmm.Share9p:
+		default:
+			return fmt.Errorf("share %q of type %q: %w", s.Tag, s.Type, vmm.ErrNotSupported)
+		}
+		if s.Tag == "" || len(s.Tag) > maxTag {
+			return fmt.Errorf("share tag %q: %d bytes, want 1 to %d", s.Tag, len(s.Tag), maxTag)
+		}
+	}
+	if virtiofs != len(fds.Virtiofs) || len(cfg.Disks) != len(fds.Disks) || len(cfg.NICs) != len(fds.NICs) {
+		panic("qemu: descriptors do not match the config") // a bug, not an input
+	}
+	slots := maxTransportsMicrovm
+	if host.Arch == "arm64" {
+		slots = maxTransportsVirt
+	}
+	// The serial bus and the random source are always there.
+	if n := 2 + len(cfg.Shares) + len(cfg.Disks) + len(cfg.NICs); n > slots {
+		return fmt.Errorf("%d virtio devices, %d are possible: %w", n, slots, vmm.ErrNotSupported)
+	}
+	return nil
+}
+
+// machine adds board, CPU and memory.
+func (a *args) machine(cfg *vmm.Config, host Host) {
+	board := []string{"virt", "gic-version=max", "acpi=off"}
+	if host.Arch == "amd64" {
+		// The timer and the interrupt controller of the PC are what a guest
+		// under TCG calibrates by: without them it never boots. A KVM guest
+		// has kvmclock. The RTC stays: without it booting waits one second.
+		legacy := onOff(cfg.Accel == vmm.AccelTCG)
+		board = []string{"microvm", "acpi=off", "pcie=off", "usb=off", "graphics=off",
+			"pit=" + legacy, "pic=" + legacy, "rtc=on", "isa-serial=on"}
+	}
+	a.add("-machine", strings.Join(append(board, "memory-backend=ram"), ","))
+	if cfg.Accel == vmm.AccelKVM {
+		a.add("-accel", "kvm", "-cpu", "host")
+	} else {
+		a.add("-accel", fmt.Sprintf("tcg,tb-size=%d", tcgCacheMiB), "-cpu", "max")
+	}
+	a.add("-smp", strconv.Itoa(cfg.CPUs), "-m", fmt.Sprintf("%dM", cfg.MemoryMiB))
+	// vhost-user back ends map the guest's memory, so it must be a shared
+	// file; private anonymous memory is cheaper for everybody else.
+	object := "memory-backend-ram,id=ram"
+	if hasVirtiofs(cfg.Shares) {
+		object = "memory-backend-memfd,id=ram,share=on"
+	}
+	a.add("-object", fmt.Sprintf("%s,size=%dM", object, cfg.MemoryMiB))
+	// Legacy virtio-mmio, microvm's default, is refused by vhost-user back ends.
+	a.add("-global", "virtio-mmio.force-legacy=false")
+}
+
+func (a *args) kernel(cfg *vmm.Config, host Host, fds FDs) {
+	a.add("-kernel", fdPath(fds.Kernel), "-initrd", fdPath(fds.Initrd))
+	a.add("-append", strings.Join(append(cmdline(cfg, host), cfg.Cmdline...), " "))
+}
+
+// cmdline is what the kernel must be told because of this driver's devices.
+func cmdline(cfg *vmm.Config, host Host) []string {
+	// quiet still prints errors and panics; panic=-1 reboots at once, and a
+	// reboot ends QEMU (-no-reboot), so a panic is the machine's end.
+	words := []string{"console=ttyS0", "quiet", "panic=-1"}
+	if host.Arch == "arm64" {
+		words[0] = "console=ttyAMA0"
+		return words
+	}
+	// There is no ACPI to power off by: a triple fault ends the machine.
+	words = append(words, "reboot=t", "8250.nr_uarts=1")
+	if cfg.Accel == vmm.AccelTCG && host.TSCKHz > 0 {
+		// TCG passes the host's TSC on. Told its rate, the guest has a clock
+		// finer than the 10 ms of jiffies, which it falls back to otherwise.
+		words = append(words, fmt.Sprintf("tsc_early_khz=%d", host.TSCKHz), "tsc=reliable")
+	}
+	return words
+}
+
+// channels adds the stream to the agent, the console, QMP and entropy.
+func (a *args) channels(fds FDs) {
+	a.add("-device", "virtio-serial-device,max_ports=2")
+	a.add("-chardev", fmt.Sprintf("socket,id=agent,fd=%d", fds.Agent))
+	a.add("-device", "virtserialport,chardev=agent,name="+portName)
+	a.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", fds.Console))
+	a.add("-serial", "chardev:console")
+	a.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fds.QMP))
+	a.add("-mon", "chardev=qmp,mode=control")
+	a.add("-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng")
+}
+
+func (a *args) shares(shares []vmm.Share, host Host, fds FDs) {
+	sockets := fds.Virtiofs
+	for i, s := range shares {
+		if s.Type == vmm.ShareVirtiofs {
+			a.add("-chardev", fmt.Sprintf("socket,id=share%d,fd=%d", i, sockets[0]))
+			a.add("-device", fmt.Sprintf("vhost-user-fs-device,chardev=share%d,tag=%s", i, escape(s.Tag)))
+			sockets = sockets[1:]
+			continue
+		}
+		// passthrough gives files the guest's owners, which takes root; none
+		// is the same without failing where it cannot.
+		model := "none"
+		if host.Root {
+			model = "passthrough"
+		}
+		fsdev := fmt.Sprintf("local,id=share%d,path=%s,security_model=%s,multidevs=remap", i, escape(s.Path), model)
+		if s.ReadOnly {
+			fsdev += ",readonly=on"
+		}
+		a.add("-fsdev", fsdev)
+		a.add("-device", fmt.Sprintf("virtio-9p-device,fsdev=share%d,mount_tag=%s", i, escape(s.Tag)))
+	}
+}
+
+func (a *args) disks(disks []vmm.Disk, fds FDs) {
+	for i, d := range disks {
+		driver := "file"
+		if fds.Disks[i].Device {
+			driver = "host_device"
+		}
+		a.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fds.Disks[i].FD, i))
+		a.add("-blockdev", fmt.Sprintf("driver=%s,node-name=disk%d,filename=/dev/fdset/%d,read-only=%s,discard=unmap",
+			driver, i, i, onOff(d.ReadOnly)))
+		a.add("-device", fmt.Sprintf("virtio-blk-device,drive=disk%d", i))
+	}
+}
+
+func (a *args) nics(nics []vmm.NIC, fds FDs) {
+	for i, n := range nics {
+		netdev := fmt.Sprintf("tap,id=nic%d,fd=%d", i, fds.NICs[i])
+		if len(fds.VhostNet) > 0 {
+			netdev += fmt.Sprintf(",vhost=on,vhostfd=%d", fds.VhostNet[i])
+		}
+		device := fmt.Sprintf("virtio-net-device,netdev=nic%d,mac=%s", i, n.MAC)
+		if n.MTU > 0 {
+			device += fmt.Sprintf(",host_mtu=%d", n.MTU)
+		}
+		a.add("-netdev", netdev, "-device", device)
+	}
+}
+
+func hasVirtiofs(shares []vmm.Share) bool {
+	for _, s := range shares {
+		if s.Type == vmm.ShareVirtiofs {
+			return true
+		}
+	}
+	return false
+}
+
+// wantsVhostNet says whether packets go through the host's kernel. Only a
+// guest under KVM can be interrupted by it without QEMU's help.
+func wantsVhostNet(cfg *vmm.Config, host Host) bool {
+	return host.VhostNet && cfg.Accel == vmm.AccelKVM
+}
+
+// fdPath names an inherited descriptor for what opens files by path only.
+func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// escape doubles commas, which separate QEMU's options.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}

@@ -1,0 +1,35 @@
+package qemu
+
+import (
+	"fmt"
+
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// VirtiofsdArgs returns virtiofsd's arguments (the Rust one, 1.13) for a
+// share. listen is the number of the inherited listening socket, nofile the
+// hard limit of open files: virtiofsd would raise it to 1000000 by default,
+// and ends where it may not.
+//
+// Chroot, not namespace: mounts made later below the share must be seen.
+// Submounts are not announced: the guest sees one filesystem, whose mountinfo
+// root keeps the names of bind mounts. Files are found again by handle where
+// their filesystem has handles, else each file the guest ever saw would cost
+// one of our open files.
+func VirtiofsdArgs(s vmm.Share, listen int, nofile uint64) []string {
+	args := []string{
+		fmt.Sprintf("--fd=%d", listen),
+		"--shared-dir=" + s.Path,
+		"--sandbox=chroot",
+		"--cache=auto",
+		"--no-announce-submounts",
+		"--xattr",
+		"--inode-file-handles=prefer",
+		fmt.Sprintf("--rlimit-nofile=%d", nofile),
+		"--log-level=warn",
+	}
+	if s.ReadOnly {
+		args = append(args, "--readonly")
+	}
+	return args
+}
