@@ -48,7 +48,9 @@ type Bind struct {
 	Dir    bool   // Source is a directory
 	// Recursive: submounts of Source are carried along.
 	Recursive bool
-	// ReadOnly: also on the host's side, as defence in depth.
+	// ReadOnly: also on the host's side, as defence in depth. It is for the
+	// bind's own mount; of a Recursive one's submounts only the guest, which
+	// has the options, knows.
 	ReadOnly bool
 }
 
