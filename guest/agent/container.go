@@ -46,6 +46,10 @@ type container struct {
 	id   string
 	lc   *libcontainer.Container
 	reap *reaper
+	// hooked: startContainer hooks run between the end of Create and execve.
+	hooked bool
+
+	limits sync.Mutex // one update at a time
 
 	mu    sync.Mutex
 	procs map[string]*proc // by exec id; "" is init; nil while it is started
@@ -99,6 +103,7 @@ func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error
 		zero := 0
 		config.OomScoreAdj = &zero
 	}
+	config.Rlimits = defaultRlimits(config.Rlimits)
 	return config, nil
 }
 
@@ -107,6 +112,9 @@ func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error
 func newContainer(ctx context.Context, table *streams, reap *reaper, req *api.CreateRequest) (_ *container, err error) {
 	spec, err := decodeSpec(req.GetId(), req.GetSpec())
 	if err != nil {
+		return nil, err
+	}
+	if err := takeGuestSysctls("/proc/sys", spec.Linux); err != nil {
 		return nil, err
 	}
 	config, err := newConfig(req, spec)
@@ -118,6 +126,7 @@ func newContainer(ctx context.Context, table *streams, reap *reaper, req *api.Cr
 		return nil, err
 	}
 	c := &container{id: req.GetId(), lc: lc, reap: reap, procs: map[string]*proc{}}
+	c.hooked = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
 	lp, err := newProcess(spec.Process)
 	if err == nil {
 		lp.Init = true
@@ -225,32 +234,38 @@ func (c *container) start() error {
 	if err != nil {
 		return err
 	}
-	return awaitExec(init)
+	seen, err := awaitExec(init)
+	if err != nil {
+		return err
+	}
+	// "If any startContainer hook fails, the runtime MUST generate an error"
+	// (runtime.md, lifecycle). A program that ended between two looks may have
+	// chosen the same status, so it is believed only where hooks were run.
+	if !seen && c.hooked && init.status == initFailed {
+		return errBeforeExec
+	}
+	return nil
 }
 
-// awaitExec returns when p runs a program other than the agent's. libcontainer
-// tells only that it is about to: startContainer hooks and the execve itself are
-// still to come, and a signal in between would meet the wrong program. The
-// kernel has no event for it, so this is polled; it takes a few turns.
-func awaitExec(p *proc) error {
+// awaitExec returns when p runs a program other than the agent's, or has ended;
+// seen says that the program was seen. libcontainer tells only that the execve is
+// near: startContainer hooks and the execve itself are still to come, and a
+// signal in between would meet the wrong program. The kernel has no event for
+// it, so this is polled; it takes a few turns.
+func awaitExec(p *proc) (seen bool, err error) {
 	var self, now unix.Stat_t
 	if err := unix.Stat("/proc/self/exe", &self); err != nil {
-		return fmt.Errorf("own program: %w", err)
+		return false, fmt.Errorf("own program: %w", err)
 	}
 	path := "/proc/" + strconv.Itoa(p.pid) + "/exe"
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
 		err := unix.Stat(path, &now)
 		if err == nil && (now.Dev != self.Dev || now.Ino != self.Ino) {
-			return nil
+			return true, nil
 		}
 		select {
 		case <-p.exited:
-			// It may have run its program between two looks: an error only if
-			// libcontainer's own failure status says that it has not.
-			if p.status == initFailed && err == nil {
-				return errBeforeExec
-			}
-			return nil
+			return false, nil
 		case <-time.After(pause):
 		}
 	}

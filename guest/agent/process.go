@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -77,8 +78,13 @@ func capabilities(c *specs.LinuxCapabilities) *configs.Capabilities {
 	}
 }
 
+// rlimits translates a process's limits, those of defaultRlimits added. None
+// stay none: libcontainer then takes the container's.
 func rlimits(in []specs.POSIXRlimit) ([]configs.Rlimit, error) {
-	out := make([]configs.Rlimit, 0, len(in))
+	if len(in) == 0 {
+		return nil, nil
+	}
+	out := make([]configs.Rlimit, 0, len(in)+2)
 	for _, l := range in {
 		number, ok := rlimitNumber(l.Type)
 		if !ok {
@@ -86,7 +92,22 @@ func rlimits(in []specs.POSIXRlimit) ([]configs.Rlimit, error) {
 		}
 		out = append(out, configs.Rlimit{Type: number, Hard: l.Hard, Soft: l.Soft})
 	}
-	return out, nil
+	return defaultRlimits(out), nil
+}
+
+// defaultRlimits adds what a container would otherwise inherit from the agent,
+// which has raised its own: NOFILE for itself, MEMLOCK as cilium/ebpf needs it.
+// The values are those of a usual host.
+func defaultRlimits(limits []configs.Rlimit) []configs.Rlimit {
+	for _, d := range []configs.Rlimit{
+		{Type: unix.RLIMIT_NOFILE, Soft: 1024, Hard: 1048576},
+		{Type: unix.RLIMIT_MEMLOCK, Soft: 8 << 20, Hard: 8 << 20},
+	} {
+		if !slices.ContainsFunc(limits, func(l configs.Rlimit) bool { return l.Type == d.Type }) {
+			limits = append(limits, d)
+		}
+	}
+	return limits
 }
 
 // rlimitNumber knows the names of getrlimit(2).

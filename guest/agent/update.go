@@ -15,6 +15,8 @@ func (c *container) update(resources []byte) error {
 	if err := json.Unmarshal(resources, &r); err != nil {
 		return fmt.Errorf("resources: %w", err)
 	}
+	c.limits.Lock()
+	defer c.limits.Unlock()
 	config := c.lc.Config() // a copy, but of pointers
 	group := *config.Cgroups
 	limits := *group.Resources
@@ -27,7 +29,8 @@ func (c *container) update(resources []byte) error {
 		limits.PidsLimit = r.Pids.Limit
 	}
 	limits.Unified = r.Unified
-	limits.SkipDevices = true // device rules cannot be updated
+	// Not SkipDevices, as runc does: the configuration is kept for later starts,
+	// which must not skip them.
 	return c.lc.Set(config)
 }
 

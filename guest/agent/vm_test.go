@@ -42,13 +42,39 @@ func boot(t testing.TB, o agenttest.Options) *agenttest.VM {
 	return agenttest.Boot(t, built.files, o)
 }
 
-func TestRun(t *testing.T) {
+// TestGuest runs everything that can share one guest in it.
+func TestGuest(t *testing.T) {
 	vm := boot(t, agenttest.Options{})
 	hello := vm.Greet(t)
-	t.Logf("kernel %s, %d MiB", hello.GetKernelRelease(), hello.GetMemoryBytes()>>20)
-	vm.Rootfs(t, "c1")
-	out, errs, status := vm.Run(t, "c1", agenttest.Spec("c1", "sh", "-c", "cat; echo err >&2; exit 7"), "hello\n")
-	if out != "hello\n" || errs != "err\n" || status != 7 {
-		t.Errorf("got %q %q %d, want \"hello\\n\" \"err\\n\" 7", out, errs, status)
+	if hello.GetKernelRelease() == "" || hello.GetMemoryBytes() < 256<<20 || len(hello.GetFilesystems()) < 5 {
+		t.Errorf("hello: %v", hello)
+	}
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *agenttest.VM)
+	}{
+		{"hello again", testHelloAgain},
+		{"run", testRun},
+		{"inherits nothing of the agent", testInherit},
+		{"errors", testErrors},
+		{"exec", testExec},
+		{"background process", testBackground},
+		{"terminal", testTerminal},
+		{"hang-up", testHangUp},
+		{"broken pipe", testBrokenPipe},
+		{"stdin closed by reader", testStdinUnread},
+		{"signals", testSignals},
+		{"shared pid namespace", testSharedPID},
+		{"pause", testPause},
+		{"stats and ps", testStats},
+		{"update", testUpdate},
+		{"oom", testOOM},
+		{"sysctl", testSysctl},
+		{"user namespace", testUserNamespace},
+		{"hook", testHook},
+		{"orphans", testOrphans},
+		{"flood", testFlood},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, vm) })
 	}
 }

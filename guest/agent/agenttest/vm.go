@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,14 +143,19 @@ func Boot(t testing.TB, f *Files, o Options) *VM {
 
 func qemuArgs(f *Files, o Options, console string) []string {
 	memory := fmt.Sprintf("%dM", o.MemoryMiB)
-	cmdline := append([]string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "8250.nr_uarts=1"}, o.Cmdline...)
+	// init_on_alloc: virtiofsd writes guest memory without TCG's knowledge, so a
+	// page that once held code, was freed and became page cache would still run
+	// the old translation, unless the guest itself writes it in between.
+	cmdline := append([]string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "8250.nr_uarts=1", "init_on_alloc=1"}, o.Cmdline...)
 	if khz := tscKHz(); khz != "" {
 		cmdline = append(cmdline, "tsc_early_khz="+khz, "tsc=reliable")
 	}
 	return []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "microvm,acpi=off,pcie=off,usb=off,graphics=off,memory-backend=ram",
-		"-accel", "tcg,tb-size=128", "-cpu", "max", "-smp", "1", "-m", memory,
+		// Without ERMS and FSRM, whose rep movsb TCG executes byte by byte.
+		"-accel", "tcg,tb-size=128", "-cpu", "max,erms=off,fsrm=off",
+		"-smp", "1", "-m", memory,
 		"-object", "memory-backend-memfd,id=ram,share=on,size=" + memory,
 		"-global", "virtio-mmio.force-legacy=false",
 		"-kernel", f.Kernel, "-initrd", f.Initrd, "-append", strings.Join(cmdline, " "),
@@ -255,4 +261,21 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// CPUTime is what QEMU has used so far, all its threads together: a measure
+// that other load on the machine disturbs less than the clock.
+func (vm *VM) CPUTime() time.Duration {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", vm.qemu.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	line := string(content)
+	f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
+	if len(f) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }

@@ -82,9 +82,8 @@ __attribute__((constructor)) static void seal_exe(int argc, char **argv, char **
 		fail("copy /init");
 		return;
 	}
-	// What containers without rlimits inherit: the usual soft limit, and a hard
-	// one that no image finds too small. Here because Go raises its own soft
-	// limit when it starts and gives children the one it found.
+	// The agent holds many pipes. Here because Go raises its soft limit to the
+	// hard one when it starts, and that of process 1 is 4096.
 	struct rlimit nofile = { 1024, 1048576 };
 	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
 		fail("rlimit");
