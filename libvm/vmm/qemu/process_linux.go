@@ -1,0 +1,82 @@
+package qemu
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+const (
+	// stderrTail is how much of a program's last words is kept, in bytes.
+	stderrTail = 16 << 10
+	// stderrGrace is how long a dead program's stderr may stay open because
+	// somebody else inherited it.
+	stderrGrace = time.Second
+)
+
+// process is a child that dies with this process. It has a session of its own,
+// so no terminal signals it, /dev/null for stdin and stdout, and of our
+// descriptors only those it was given.
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	stderr *tail
+	done   chan struct{} // closed when the child has been reaped
+	err    error         // valid after done: why it ended, nil for status 0
+}
+
+// launch starts a child. files become its descriptors 3, 4, …; the caller
+// still closes them. Every child must be awaited through done.
+func launch(name, path string, args []string, files []*os.File) (*process, error) {
+	p := &process{name: name, stderr: newTail(stderrTail), done: make(chan struct{})}
+	p.cmd = exec.Command(path, args...)
+	p.cmd.Stderr = p.stderr
+	p.cmd.ExtraFiles = files
+	p.cmd.WaitDelay = stderrGrace
+	// What the caller has in its environment is not the child's business.
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C"}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go p.run(started)
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return p, nil
+}
+
+// run keeps its thread until the child has ended: the kernel sends the
+// parent-death signal when the thread that forked ends, not when the process
+// does (prctl(2), PR_SET_PDEATHSIG).
+func (p *process) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	p.err = p.cmd.Wait()
+	close(p.done)
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// kill ends the child at once. It may be called again, also after the end:
+// os.Process never signals a pid that was reaped.
+func (p *process) kill() { _ = p.cmd.Process.Kill() }
+
+// end describes an ended child that should not have ended, in its own words.
+func (p *process) end() error {
+	words := string(bytes.TrimSpace(p.stderr.Bytes()))
+	if words == "" {
+		words = "it said nothing"
+	}
+	if p.err == nil {
+		return fmt.Errorf("%s ended before the machine: %s", p.name, words)
+	}
+	return fmt.Errorf("%s: %w: %s", p.name, p.err, words)
+}
