@@ -213,6 +213,16 @@ func TestRefuses(t *testing.T) {
 		"linux.namespaces[0].path: not supported: a user namespace":   func(s spec) { s.Linux.Namespaces[0] = specs.LinuxNamespace{Type: "user", Path: "/proc/1/ns/user"} },
 		"linux.uidMappings: must not be empty":                        func(s spec) { s.Linux.Namespaces[0].Type = "user" },
 		"linux.gidMappings: user namespace mappings specified, but":   func(s spec) { s.Linux.GIDMappings = []specs.LinuxIDMapping{{Size: 1}} },
+		"linux.uidMappings: user namespaces enabled, but no mapping": func(s spec) {
+			s.Linux.Namespaces[0].Type = "user"
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 1, Size: 1}}
+			s.Linux.GIDMappings = []specs.LinuxIDMapping{{Size: 1}}
+		},
+		"linux.gidMappings[0].size: must not be 0": func(s spec) {
+			s.Linux.Namespaces[0].Type = "user"
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}}
+			s.Linux.GIDMappings = []specs.LinuxIDMapping{{}}
+		},
 		"linux.timeOffsets: time namespace offsets specified, but":    func(s spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}} },
 		"linux.rootfsPropagation: \"open\" is not supported":          func(s spec) { s.Linux.RootfsPropagation = "open" },
 		`linux.maskedPaths[0]: "proc" is not an absolute path`:        func(s spec) { s.Linux.MaskedPaths = []string{"proc"} },

@@ -92,12 +92,27 @@ func checkMappings(l *specs.Linux) error {
 	case !user && len(l.GIDMappings) > 0:
 		return errors.New("linux.gidMappings: user namespace mappings specified, but user namespace isn't enabled in the config")
 	}
-	for name, list := range map[string][]specs.LinuxIDMapping{"uidMappings": l.UIDMappings, "gidMappings": l.GIDMappings} {
-		for i, m := range list {
-			if m.Size == 0 {
-				return fmt.Errorf("linux.%s[%d].size: must not be 0", name, i)
-			}
+	if !user {
+		return nil
+	}
+	if err := checkMapping("linux.uidMappings", l.UIDMappings); err != nil {
+		return err
+	}
+	return checkMapping("linux.gidMappings", l.GIDMappings)
+}
+
+// checkMapping wants root to be mapped: device nodes and mounts are made by
+// the container's root, and libcontainer refuses to go on without.
+func checkMapping(field string, mappings []specs.LinuxIDMapping) error {
+	root := false
+	for i, m := range mappings {
+		if m.Size == 0 {
+			return fmt.Errorf("%s[%d].size: must not be 0", field, i)
 		}
+		root = root || m.ContainerID == 0
+	}
+	if !root {
+		return fmt.Errorf("%s: user namespaces enabled, but no mapping found for id 0", field)
 	}
 	return nil
 }

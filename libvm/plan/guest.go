@@ -14,7 +14,7 @@ import (
 
 // guest builds the spec of the request field by field: a field that is not
 // named here never reaches the guest.
-func (p *Plan) guest(b *bundle.Bundle) error {
+func (p *Plan) guest(b *bundle.Bundle, h Host) error {
 	s := b.Spec
 	process, err := GuestProcess(s.Process)
 	if err != nil {
@@ -34,8 +34,22 @@ func (p *Plan) guest(b *bundle.Bundle) error {
 		l = &specs.Linux{}
 	}
 	p.Guest.Linux = p.guestLinux(l)
+	p.inheritHostname(h.Hostname)
 	p.mounts(b)
 	return nil
+}
+
+// inheritHostname gives a container that has no hostname of its own the one it
+// would inherit under runc. It takes a UTS namespace to set one.
+func (p *Plan) inheritHostname(name string) {
+	if p.Guest.Hostname != "" || name == "" {
+		return
+	}
+	p.Guest.Hostname = name
+	isUTS := func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace }
+	if !slices.ContainsFunc(p.Guest.Linux.Namespaces, isUTS) {
+		p.Guest.Linux.Namespaces = append(p.Guest.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UTSNamespace})
+	}
 }
 
 func (p *Plan) guestLinux(l *specs.Linux) *specs.Linux {

@@ -24,6 +24,10 @@ type Host struct {
 	Share     vmm.ShareType // never ""
 	Kernel    string        // absolute paths, from config's FindAssets
 	Initrd    string
+	// Hostname is that of the UTS namespace which the holder starts from: the
+	// host's, or the joined one's. A container without one of its own sees
+	// it; "" leaves the guest kernel's.
+	Hostname string
 }
 
 // Plan is what create decided before it touched anything.
@@ -71,7 +75,7 @@ func Make(id string, b *bundle.Bundle, c config.Config, h Host) (*Plan, error) {
 		// Never read-only here: libcontainer makes missing mount points
 		// before it remounts a read-only root.
 	}
-	if err := p.guest(b); err != nil {
+	if err := p.guest(b, h); err != nil {
 		return nil, err
 	}
 	return p, checkSize(p.Guest)

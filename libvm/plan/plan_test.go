@@ -240,6 +240,40 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+func TestHostname(t *testing.T) {
+	for name, c := range map[string]struct {
+		own, inherited string
+		namespaces     []specs.LinuxNamespace
+		want           string
+		uts            bool
+	}{
+		"its own":           {"own", "host", []specs.LinuxNamespace{{Type: "uts"}}, "own", true},
+		"new and unset":     {"", "host", []specs.LinuxNamespace{{Type: "uts"}}, "host", true},
+		"the host's":        {"", "host", nil, "host", true},
+		"unknown to us too": {"", "", nil, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := bundleDir(t)
+			s := readSpec(t, "busybox", dir)
+			s.Hostname, s.Linux.Namespaces = c.own, c.namespaces
+			b, err := loadSpec(t, dir, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := testHost()
+			h.Hostname = c.inherited
+			p, err := Make("c1", b, config.Default(), h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			uts := slices.ContainsFunc(p.Guest.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "uts" })
+			if p.Guest.Hostname != c.want || uts != c.uts {
+				t.Errorf("hostname %q, uts %v, want %q, %v", p.Guest.Hostname, uts, c.want, c.uts)
+			}
+		})
+	}
+}
+
 func TestMounts(t *testing.T) {
 	p := mustMake(t, "busybox", func(s *specs.Spec) {
 		s.Mounts = []specs.Mount{
