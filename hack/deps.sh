@@ -26,13 +26,13 @@ linux="linux-source-6.12"
 # Kernel: gcc to libelf-dev. Agent (cgo, seccomp): libseccomp-dev, pkg-config.
 # Tests and the host side: the rest.
 tools=(
-	gcc libc6-dev make flex bison bc xz-utils libelf-dev
+	gcc libc6-dev make flex bison bc patch xz-utils libelf-dev
 	libseccomp-dev pkg-config
 	busybox-static debootstrap iproute2 procps util-linux
 )
 
 arch=$(dpkg --print-architecture 2>/dev/null) ||
-	die "not a Debian system" "install gcc make flex bison bc xz libelf, libseccomp (static), QEMU 10, virtiofsd 1.13, and put linux 6.12's source at $CACHE/src/$linux.tar.xz"
+	die "not a Debian system" "install gcc make flex bison bc patch xz libelf, libseccomp (static), QEMU 10, virtiofsd 1.13, and put linux 6.12's source at $CACHE/src/$linux.tar.xz"
 # shellcheck source=/dev/null
 release=$(. /etc/os-release && printf '%s %s' "${ID-}" "${VERSION_CODENAME-}")
 case $release in
@@ -53,7 +53,7 @@ hash=$(cat "$0" "$(dirname "$0")/lib.sh" | sha256sum)
 complete() {
 	[ "$(cat "$stamp" 2>/dev/null)" = "$hash $release" ] &&
 		[ -s "$CACHE/src/$linux.tar.xz" ] &&
-		command -v gcc flex bison bc xz pkg-config busybox debootstrap tc >/dev/null &&
+		command -v gcc flex bison bc patch xz pkg-config busybox debootstrap tc >/dev/null &&
 		if [ -n "$private" ]; then [ -x "$CACHE/qemu/bin/$qemu" ]; else command -v "$qemu" >/dev/null; fi
 }
 if [ -z "$upgrade" ] && complete; then exit 0; fi
