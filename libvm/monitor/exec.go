@@ -1,0 +1,114 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/plan"
+)
+
+// exec starts one more process. Its connection stays: the stub sends what
+// happens to it, and gets the end. When the stub is killed, so is the process.
+func (m *monitor) exec(c *container, r request) {
+	switch {
+	case c.status == statePaused && !r.IgnorePaused:
+		r.reply(Reply{Error: "cannot exec in a paused container (use --ignore-paused to override)", Code: CodePaused})
+		return
+	case c.status == statePaused:
+		r.reply(Reply{Error: "cannot exec in a paused container: its machine stands still; resume it first", Code: CodePaused})
+		return
+	case c.status != specs.StateRunning && c.status != specs.StateCreated:
+		r.reply(Reply{Error: "cannot exec in a stopped container", Code: CodeNotRunning})
+		return
+	case r.Process == nil || len(r.files) != stdioFiles(r.Process.Terminal):
+		r.reply(Reply{Error: "exec: a process and its files are needed"})
+		return
+	}
+	m.execs++
+	id := "exec-" + strconv.Itoa(m.execs)
+	go func() {
+		if err := m.guest.exec(c.id, id, &r); err != nil {
+			r.reply(failure(err))
+		}
+	}()
+}
+
+func stdioFiles(terminal bool) int {
+	if terminal {
+		return 1
+	}
+	return 3
+}
+
+// exec runs the process to its end. An error means that it was not started.
+func (g *guest) exec(container, id string, r *request) error {
+	p, err := plan.GuestProcess(r.Process)
+	if err != nil {
+		return err
+	}
+	process, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode the process: %w", err)
+	}
+	files := r.files
+	r.files = nil // stdio's from here on
+	io, err := newStdio(g.session, files, p.Terminal)
+	if err != nil {
+		return fmt.Errorf("streams: %w", err)
+	}
+	defer io.close()
+	io.run()
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	_, err = g.agent.Exec(ctx, &api.ExecRequest{Id: container, ExecId: id, Process: process, Stdio: io.api, Cgroup: r.Cgroup})
+	if err != nil {
+		return rpcError(err)
+	}
+	defer r.conn.Close()
+	if err := r.conn.Send(Reply{}); err != nil {
+		g.killExec(container, id)
+		return nil
+	}
+	go g.execEvents(container, id, r)
+	end, err := g.agent.Wait(context.Background(), &api.WaitRequest{Id: container, ExecId: id})
+	if err != nil {
+		return nil // the machine is gone: the stub sees its connection end
+	}
+	io.drained(end)
+	_ = r.conn.Send(ExecExit{Status: int(end.Status & 0xff)})
+	return nil
+}
+
+// execEvents passes on what happens to the stub, until it or the exec ends.
+func (g *guest) execEvents(container, id string, r *request) {
+	for {
+		var e ExecEvent
+		if _, err := r.conn.Recv(&e); err != nil {
+			// Killed, or done with: then the agent knows no such process.
+			g.killExec(container, id)
+			return
+		}
+		switch {
+		case e.Signal != 0:
+			g.signalExec(container, id, uint32(e.Signal))
+		case e.Width != 0 || e.Height != 0:
+			g.resize(container, id, e.Width, e.Height)
+		}
+	}
+}
+
+func (g *guest) killExec(container, id string) { g.signalExec(container, id, 9) }
+
+func (g *guest) signalExec(container, id string, sig uint32) {
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	// A process that has ended gets no signals.
+	_, _ = g.agent.Signal(ctx, &api.SignalRequest{Id: container, ExecId: id, Signal: sig})
+}

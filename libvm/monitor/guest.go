@@ -1,0 +1,210 @@
+//go:build linux
+
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"github.com/hashicorp/yamux"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/undo"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// rpcTimeout bounds a call that the agent answers from memory. The guest is
+// hostile: silence must not hang a command.
+const rpcTimeout = 20 * time.Second
+
+// guest is a booted machine and the conversation with its agent.
+type guest struct {
+	machine vmm.Machine
+	session *yamux.Session
+	agent   api.AgentService
+	client  *ttrpc.Client
+	// gone gets the machine's end, once.
+	gone chan error
+	// hello is what the agent said first.
+	hello *api.HelloResponse
+}
+
+// bootGuest starts the machine and waits for its agent. started is told as
+// soon as the machine executes. On error nothing of the machine is left.
+func bootGuest(ctx context.Context, d vmm.Driver, cfg *vmm.Config, debug bool, started func(vmm.Machine) error) (_ *guest, err error) {
+	machine, err := d.Start(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start the machine: %w", err)
+	}
+	g := &guest{machine: machine, gone: make(chan error, 1)}
+	ended := make(chan error, 1)
+	var u undo.Stack
+	u.Push(func() error {
+		machine.Kill()
+		<-ended
+		return nil
+	})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.Run())
+		}
+	}()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		err := machine.Wait()
+		if err == nil {
+			err = errors.New("the machine has ended")
+		}
+		cancel(err)
+		g.gone <- err
+		ended <- err
+	}()
+	if err := started(machine); err != nil {
+		return nil, err
+	}
+	stream, err := machine.Dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the agent: %w", err)
+	}
+	u.Push(stream.Close)
+	if err := g.greet(ctx, stream, cfg.Shares[0], debug); err != nil {
+		return nil, bootError(ctx, machine, err)
+	}
+	u.Keep()
+	return g, nil
+}
+
+// greet opens the conversation.
+func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.Share, debug bool) (err error) {
+	if g.session, err = yamux.Server(stream, api.StreamConfig()); err != nil {
+		return fmt.Errorf("agent stream: %w", err)
+	}
+	rpc, err := g.session.OpenStream()
+	if err != nil {
+		return fmt.Errorf("agent stream: %w", err)
+	}
+	g.client = ttrpc.NewClient(rpc)
+	g.agent = api.NewAgentClient(g.client)
+	entropy := make([]byte, 64)
+	if _, err := rand.Read(entropy); err != nil {
+		return fmt.Errorf("entropy: %w", err)
+	}
+	g.hello, err = g.agent.Hello(ctx, &api.HelloRequest{
+		Version:   api.Version,
+		UnixNano:  time.Now().UnixNano(),
+		Entropy:   entropy,
+		ShareType: string(share.Type),
+		ShareTag:  share.Tag,
+		Debug:     debug,
+	})
+	if err != nil {
+		return fmt.Errorf("agent: %w", rpcError(err))
+	}
+	if g.hello.Version != api.Version {
+		return fmt.Errorf("agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)
+	}
+	return nil
+}
+
+// bootError says why a machine did not come up, with what it printed last.
+func bootError(ctx context.Context, m vmm.Machine, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = fmt.Errorf("the guest's agent did not answer: %w", cause)
+	}
+	if text := consoleTail(m.Console()); text != "" {
+		return fmt.Errorf("%w; the guest's console ends with: %s", err, text)
+	}
+	return err
+}
+
+// consoleTail makes the guest's last words fit to be shown: one line, no
+// control characters, at most 600 bytes.
+func consoleTail(console []byte) string {
+	lines := bytes.Split(bytes.TrimSpace(console), []byte("\n"))
+	lines = lines[max(0, len(lines)-6):]
+	var out []string
+	for _, l := range lines {
+		clean := strings.Map(func(r rune) rune {
+			if r < ' ' || r > '~' {
+				return -1
+			}
+			return r
+		}, string(l))
+		if clean != "" {
+			out = append(out, clean)
+		}
+	}
+	text := strings.Join(out, " | ")
+	return text[max(0, len(text)-600):]
+}
+
+// create makes the container in the guest.
+func (g *guest) create(ctx context.Context, s *Setup, io *stdio) error {
+	spec, err := json.Marshal(s.Plan.Guest)
+	if err != nil {
+		return fmt.Errorf("encode the guest's spec: %w", err)
+	}
+	_, err = g.agent.Create(ctx, &api.CreateRequest{
+		Id: s.ID, Spec: spec, Stdio: io.api,
+		NoNewKeyring: s.Flags.NoNewKeyring, NoPivot: s.Flags.NoPivot,
+	})
+	if err != nil {
+		return bootError(ctx, quiet{g.machine}, rpcError(err))
+	}
+	return nil
+}
+
+// quiet is a machine whose console is of no interest: the agent itself said
+// what is wrong.
+type quiet struct{ vmm.Machine }
+
+func (quiet) Console() []byte { return nil }
+
+// end kills the machine and waits until it is gone.
+func (g *guest) end() {
+	g.machine.Kill()
+	g.gone <- <-g.gone // whoever else waits sees it too
+}
+
+// rpcError takes the agent's own words out of a ttrpc error.
+func rpcError(err error) error {
+	if err == nil {
+		return nil
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	return &agentError{code: s.Code(), text: clean(s.Message())}
+}
+
+// agentError is an error of the guest's: text to be shown, never trusted.
+type agentError struct {
+	code codes.Code
+	text string
+}
+
+func (e *agentError) Error() string { return e.text }
+
+// clean bounds what a hostile guest can print on the user's terminal.
+func clean(s string) string {
+	const most = 4 << 10
+	s = s[:min(len(s), most)]
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f || r == '\ufffd' {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,346 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/cgroup"
+	"github.com/runm/runm/libvm/control"
+	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// request is a Request with where the answer goes. reply may be called from
+// any goroutine, once; the connection is closed after it, but for an exec's.
+type request struct {
+	Request
+	conn  *control.Conn
+	files []*os.File
+}
+
+func (r *request) reply(a Reply) {
+	_ = r.conn.Send(a)
+	r.conn.Close()
+	for _, f := range r.files {
+		f.Close()
+	}
+}
+
+func failure(err error) Reply {
+	a := Reply{Error: err.Error()}
+	var e *agentError
+	if errors.As(err, &e) {
+		switch e.code {
+		case codes.NotFound:
+			a.Code = CodeGone
+		case codes.FailedPrecondition:
+			a.Code = CodeNotRunning
+		}
+	}
+	return a
+}
+
+// acceptRequests hands requests to the owner.
+func (m *monitor) acceptRequests() {
+	for {
+		uc, err := m.listener.AcceptUnix()
+		if err != nil {
+			return
+		}
+		go func() {
+			conn := control.Accept(uc)
+			_ = conn.SetDeadline(time.Now().Add(rpcTimeout))
+			r := request{conn: conn}
+			if r.files, err = conn.Recv(&r.Request); err != nil {
+				conn.Close()
+				return
+			}
+			_ = conn.SetDeadline(time.Time{})
+			m.requests <- r
+		}()
+	}
+}
+
+// handle answers what needs no time, and starts what does. It runs on the
+// owner's goroutine.
+func (m *monitor) handle(c *container, r request) {
+	if r.ID != c.id {
+		r.reply(Reply{Error: fmt.Sprintf("container %q is not in this machine", r.ID)})
+		return
+	}
+	if r.Op != OpStatus && r.Op != OpPids && m.create != nil {
+		r.reply(Reply{Error: "container is still being created", Code: CodeNotRunning})
+		return
+	}
+	switch r.Op {
+	case OpStatus:
+		r.reply(Reply{Status: c.status})
+	case OpPids:
+		m.pids(r)
+	case OpStart:
+		m.start(c, r)
+	case OpSignal:
+		m.signal(c, r.Request, r.reply)
+	case OpExec:
+		m.exec(c, r)
+	case OpPause:
+		m.pause(c, r)
+	case OpResume:
+		m.resume(c, r)
+	case OpProcesses, OpStats, OpUpdate:
+		m.query(c, r)
+	default:
+		r.reply(Reply{Error: fmt.Sprintf("unknown operation %q", r.Op)})
+	}
+}
+
+// beside runs f, which may take time, next to the owner.
+func (m *monitor) beside(f func(ctx context.Context)) {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+		defer cancel()
+		f(ctx)
+	}()
+}
+
+func (m *monitor) start(c *container, r request) {
+	if c.status != specs.StateCreated {
+		r.reply(Reply{Error: "cannot start a container in state " + string(c.status), Code: CodeNotRunning})
+		return
+	}
+	// From here on a second start is refused.
+	c.status = specs.StateRunning
+	m.beside(func(ctx context.Context) {
+		_, err := m.guest.agent.Start(ctx, &api.StartRequest{Id: c.id})
+		m.results <- func() {
+			if err != nil {
+				c.status = specs.StateCreated
+				r.reply(failure(rpcError(err)))
+				return
+			}
+			r.reply(Reply{})
+		}
+	})
+}
+
+func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
+	if r.Signal < 1 || r.Signal > 64 {
+		reply(Reply{Error: "invalid signal " + strconv.Itoa(r.Signal)})
+		return
+	}
+	if c.status == statePaused {
+		// As a frozen process has it: delivered when it thaws. SIGKILL
+		// thaws it.
+		c.pending = append(c.pending, r)
+		if r.Signal == int(unix.SIGKILL) {
+			m.thaw(c, reply)
+			return
+		}
+		reply(Reply{})
+		return
+	}
+	m.beside(func(ctx context.Context) {
+		_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(r.Signal), All: r.All})
+		if err != nil {
+			reply(failure(rpcError(err)))
+			return
+		}
+		reply(Reply{})
+	})
+}
+
+// statePaused is runc's; the specification has no such status.
+const statePaused specs.ContainerState = "paused"
+
+// pause freezes the container in the guest, then stops the vCPUs.
+func (m *monitor) pause(c *container, r request) {
+	p, ok := m.guest.machine.(vmm.Pauser)
+	switch {
+	case !ok:
+		r.reply(failure(fmt.Errorf("pause: %w", vmm.ErrNotSupported)))
+		return
+	case c.status == statePaused:
+		r.reply(Reply{Error: "container already paused", Code: CodePaused})
+		return
+	case c.status != specs.StateRunning && c.status != specs.StateCreated:
+		r.reply(Reply{Error: "container not running", Code: CodeNotRunning})
+		return
+	}
+	m.beside(func(ctx context.Context) {
+		_, err := m.guest.agent.Pause(ctx, &api.ContainerRequest{Id: c.id})
+		if err = rpcError(err); err == nil {
+			if err = p.Pause(ctx); err != nil {
+				_, terr := m.guest.agent.Resume(ctx, &api.ContainerRequest{Id: c.id})
+				err = errors.Join(err, rpcError(terr))
+			}
+		}
+		m.results <- func() {
+			if err != nil {
+				r.reply(failure(fmt.Errorf("pause: %w", err)))
+				return
+			}
+			c.beforePause, c.status = c.status, statePaused
+			r.reply(Reply{})
+		}
+	})
+}
+
+func (m *monitor) resume(c *container, r request) {
+	if c.status != statePaused {
+		r.reply(Reply{Error: "container not paused", Code: CodeNotPaused})
+		return
+	}
+	m.thaw(c, r.reply)
+}
+
+// thaw lets the machine run on, sets its clock, which stood still, thaws the
+// container and delivers the signals that came meanwhile.
+func (m *monitor) thaw(c *container, reply func(Reply)) {
+	m.beside(func(ctx context.Context) {
+		err := m.guest.machine.(vmm.Pauser).Resume(ctx)
+		if err == nil {
+			_, err = m.guest.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: time.Now().UnixNano()})
+		}
+		if err == nil {
+			_, err = m.guest.agent.Resume(ctx, &api.ContainerRequest{Id: c.id})
+		}
+		m.results <- func() {
+			if err != nil {
+				reply(failure(fmt.Errorf("resume: %w", rpcError(err))))
+				return
+			}
+			if c.status == statePaused {
+				c.status = c.beforePause
+			}
+			pending := c.pending
+			c.pending = nil
+			for _, r := range pending {
+				m.signal(c, r, func(Reply) {})
+			}
+			reply(Reply{})
+		}
+	})
+}
+
+// pids are the host's processes of the container.
+func (m *monitor) pids(r request) {
+	pids, err := m.cgroup.Pids()
+	if err != nil {
+		r.reply(failure(err))
+		return
+	}
+	r.reply(Reply{Pids: pids})
+}
+
+// query asks the agent.
+func (m *monitor) query(c *container, r request) {
+	switch c.status {
+	case statePaused:
+		r.reply(Reply{Error: "container is paused: resume it first", Code: CodePaused})
+		return
+	case specs.StateRunning, specs.StateCreated:
+	default:
+		r.reply(Reply{Error: "container not running", Code: CodeNotRunning})
+		return
+	}
+	if r.Op == OpUpdate {
+		m.update(c, r)
+		return
+	}
+	m.beside(func(ctx context.Context) {
+		a, err := m.guest.ask(ctx, r.Op, c.id)
+		if err != nil {
+			a = failure(err)
+		}
+		r.reply(a)
+	})
+}
+
+func (g *guest) ask(ctx context.Context, op Op, id string) (Reply, error) {
+	if op == OpStats {
+		s, err := g.agent.Stats(ctx, &api.ContainerRequest{Id: id})
+		if err != nil {
+			return Reply{}, rpcError(err)
+		}
+		if !json.Valid(s.Stats) {
+			return Reply{}, errors.New("the guest's counters are not JSON")
+		}
+		return Reply{Stats: s.Stats, OOMKills: s.OomKills}, nil
+	}
+	ps, err := g.agent.Processes(ctx, &api.ContainerRequest{Id: id})
+	if err != nil {
+		return Reply{}, rpcError(err)
+	}
+	var a Reply
+	for _, p := range ps.Processes {
+		a.Table = append(a.Table, Process{
+			PID: p.Pid, PPID: p.Ppid, UID: p.Uid, Started: p.StartUnix, CPUMillis: p.CpuMs,
+			TTY: clean(p.Tty), Command: clean(p.Command),
+		})
+	}
+	return a, nil
+}
+
+// update sets limits in the guest, then on the host. r.Resources is the whole
+// of the container's resources as they are to be.
+func (m *monitor) update(c *container, r request) {
+	if mem := r.Resources.Memory; mem != nil && mem.Limit != nil && *mem.Limit > m.state.GuestMemoryBytes {
+		r.reply(failure(fmt.Errorf("memory limit of %d bytes: the machine has %d; its memory cannot grow, create the container with the limit it needs",
+			*mem.Limit, m.state.GuestMemoryBytes)))
+		return
+	}
+	spec := *m.state.Spec
+	linux := specs.Linux{}
+	if spec.Linux != nil {
+		linux = *spec.Linux
+	}
+	linux.Resources = r.Resources
+	spec.Linux = &linux
+	resources, err := json.Marshal(plan.GuestResources(r.Resources))
+	if err != nil {
+		r.reply(failure(err))
+		return
+	}
+	cg, err := cgroup.New(c.id, &spec, m.state.Systemd, hostOverhead(m.state), m.state.CgroupPaths)
+	if err != nil {
+		r.reply(failure(err))
+		return
+	}
+	m.beside(func(ctx context.Context) {
+		_, err := m.guest.agent.Update(ctx, &api.UpdateRequest{Id: c.id, Resources: resources})
+		if err = rpcError(err); err == nil {
+			err = cg.Limit()
+		}
+		m.results <- func() {
+			if err != nil {
+				r.reply(failure(err))
+				return
+			}
+			m.cgroup, m.state.Spec = cg, &spec
+			if err := m.dir.Save(m.state); err != nil {
+				r.reply(failure(err))
+				return
+			}
+			r.reply(Reply{})
+		}
+	})
+}
+
+func (g *guest) resize(id, exec string, width, height uint16) {
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	// A process that is gone has no window.
+	_, _ = g.agent.Resize(ctx, &api.ResizeRequest{Id: id, ExecId: exec, Width: uint32(width), Height: uint32(height)})
+}

@@ -1,0 +1,187 @@
+//go:build linux
+
+package monitor
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
+)
+
+// chunk is how many bytes one copy moves.
+const chunk = 128 << 10
+
+// stdio joins the files of one process on the host with its streams in the
+// guest. It owns both.
+type stdio struct {
+	api   *api.Stdio
+	files []*os.File
+	stop  *os.File // eventfd that ends the reading of stdin
+	in    *yamux.Stream
+	outs  []*output
+	tty   bool
+}
+
+// output is one of stdout and stderr, or a terminal's output.
+type output struct {
+	from   *yamux.Stream
+	to     *os.File
+	copied atomic.Uint64
+	// moved is signalled after each copy and at the end.
+	mu    sync.Mutex
+	moved *sync.Cond
+	ended bool
+}
+
+// newStdio opens the streams for files: stdin, stdout and stderr, or the slave
+// of a terminal alone. It takes files over, also when it fails.
+func newStdio(session *yamux.Session, files []*os.File, tty bool) (_ *stdio, err error) {
+	s := &stdio{files: files, tty: tty, api: &api.Stdio{Terminal: tty}}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	s.stop = os.NewFile(uintptr(fd), "stop")
+	if s.in, err = session.OpenStream(); err != nil {
+		return nil, err
+	}
+	s.api.Stdin = s.in.StreamID()
+	targets := files[1:]
+	if tty {
+		targets = files
+		if ws, err := unix.IoctlGetWinsize(int(files[0].Fd()), unix.TIOCGWINSZ); err == nil {
+			s.api.Width, s.api.Height = uint32(ws.Col), uint32(ws.Row)
+		}
+	}
+	ids := []*uint32{&s.api.Stdout, &s.api.Stderr}
+	for i, f := range targets {
+		stream, err := session.OpenStream()
+		if err != nil {
+			return nil, err
+		}
+		*ids[i] = stream.StreamID()
+		o := &output{from: stream, to: f}
+		o.moved = sync.NewCond(&o.mu)
+		s.outs = append(s.outs, o)
+	}
+	return s, nil
+}
+
+// run starts copying.
+func (s *stdio) run() {
+	go s.readInput()
+	for _, o := range s.outs {
+		go o.run()
+	}
+}
+
+// readInput copies stdin to the guest until its end, or close. It reads only
+// what is there: a blocking read could not be ended and would steal the next
+// line typed to whoever shares the file.
+func (s *stdio) readInput() {
+	defer s.in.Close()
+	fd := int(s.files[0].Fd())
+	buf := make([]byte, 64<<10)
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(s.stop.Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return
+		}
+		if fds[1].Revents != 0 {
+			return
+		}
+		n, err := unix.Read(fd, buf)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n <= 0 || err != nil {
+			// The end of a file or pipe, or EIO: the terminal was hung up.
+			return
+		}
+		if _, err := s.in.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (o *output) run() {
+	buf := make([]byte, chunk)
+	for {
+		n, err := o.from.Read(buf)
+		if n > 0 {
+			if _, werr := o.to.Write(buf[:n]); werr != nil {
+				break // the reader is gone: the guest's writer gets SIGPIPE
+			}
+			o.copied.Add(uint64(n))
+			o.wake()
+		}
+		if err != nil {
+			break
+		}
+	}
+	o.from.Close()
+	o.mu.Lock()
+	o.ended = true
+	o.mu.Unlock()
+	o.moved.Broadcast()
+}
+
+func (o *output) wake() {
+	o.mu.Lock()
+	o.moved.Broadcast()
+	o.mu.Unlock()
+}
+
+// wait returns when n bytes were written or the output has ended.
+func (o *output) wait(n uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.ended && o.copied.Load() < n {
+		o.moved.Wait()
+	}
+}
+
+// drained waits until what the guest sent up to the process's end is written.
+func (s *stdio) drained(r *api.WaitResponse) {
+	sent := []uint64{r.GetStdoutBytes(), r.GetStderrBytes()}
+	for i, o := range s.outs {
+		o.wait(sent[i])
+	}
+}
+
+// ended waits for the end of all output.
+func (s *stdio) ended() {
+	for _, o := range s.outs {
+		o.wait(1<<64 - 1)
+	}
+}
+
+// close ends the copying and closes files and streams.
+func (s *stdio) close() {
+	if s.stop != nil {
+		_, _ = s.stop.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+	if s.in != nil {
+		s.in.Close()
+	}
+	for _, o := range s.outs {
+		o.from.Close()
+	}
+	for _, f := range s.files {
+		f.Close()
+	}
+}
