@@ -1,0 +1,205 @@
+//go:build linux
+
+// Package libvm makes and drives containers that are machines: the operations
+// of the OCI runtime specification (runtime.md), as runc has them.
+//
+// A container is its processes plus one state directory. Nothing runs when no
+// container does; each operation is a few messages to the container's monitor.
+package libvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/libvm/control"
+	"github.com/runm/runm/libvm/monitor"
+	"github.com/runm/runm/libvm/store"
+)
+
+// Sentinels. Clients of runc match on these texts.
+var (
+	ErrNotExist       = store.ErrNotExist
+	ErrExist          = store.ErrExist
+	ErrNotRunning     = errors.New("container not running")
+	ErrNotPaused      = errors.New("container not paused")
+	ErrStopped        = errors.New("cannot exec in a stopped container")
+	ErrProcessDone    = errors.New("process already finished")
+	ErrNotStopped     = errors.New("container is not stopped")
+	errMonitorSilent  = errors.New("the container's monitor does not answer")
+	errMonitorHasGone = errors.New("the container's monitor has ended")
+)
+
+// StatusPaused is runc's status of a paused container; the specification has
+// none.
+const StatusPaused specs.ContainerState = "paused"
+
+// Container is one container's state directory and what it says.
+type Container struct {
+	dir store.Dir
+	// State is as the monitor last saved it; its zero Monitor means that
+	// create has only begun.
+	State store.State
+}
+
+// Load finds the container id below root.
+func Load(root, id string) (*Container, error) {
+	dir, err := store.Open(root, id)
+	if err != nil {
+		return nil, err
+	}
+	s, err := dir.Load()
+	if errors.Is(err, os.ErrNotExist) {
+		// Between mkdir and the first save, or create was killed there.
+		s = &store.State{ID: id}
+	} else if err != nil {
+		return nil, fmt.Errorf("container %q: %w", id, err)
+	}
+	return &Container{dir: dir, State: *s}, nil
+}
+
+// List loads all containers below root, in the order of their ids.
+func List(root string) ([]*Container, error) {
+	ids, err := store.List(root)
+	if err != nil {
+		return nil, err
+	}
+	var list []*Container
+	for _, id := range ids {
+		c, err := Load(root, id)
+		if errors.Is(err, ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// ID is the container's name.
+func (c *Container) ID() string { return c.State.ID }
+
+// Status asks the facts: is the holder alive, and what does the monitor say.
+func (c *Container) Status() (specs.ContainerState, error) {
+	if c.State.Monitor.Alive() {
+		a, err := c.ask(monitor.Request{Op: monitor.OpStatus})
+		if err == nil {
+			return a.Status, nil
+		}
+		if !errors.Is(err, control.ErrGone) && !errors.Is(err, errMonitorHasGone) {
+			return "", err
+		}
+		if c.State.Holder.Pid == 0 {
+			return specs.StateCreating, nil
+		}
+	}
+	if c.State.Holder.Alive() && c.State.Monitor.Alive() {
+		// The monitor no longer answers but has not yet let the holder go.
+		return specs.StateRunning, nil
+	}
+	return specs.StateStopped, nil
+}
+
+// OCIState is the state as runtime.md defines it. Pid is 0 when stopped.
+func (c *Container) OCIState() (*specs.State, error) {
+	status, err := c.Status()
+	if err != nil {
+		return nil, err
+	}
+	return c.ociState(status), nil
+}
+
+func (c *Container) ociState(status specs.ContainerState) *specs.State {
+	s := &specs.State{Version: specs.Version, ID: c.State.ID, Status: status, Bundle: c.State.Bundle}
+	if status != specs.StateStopped {
+		s.Pid = c.State.Holder.Pid
+	}
+	if c.State.Spec != nil {
+		s.Annotations = c.State.Spec.Annotations
+	}
+	return s
+}
+
+// askTimeout bounds a monitor's answer. It is longer than the monitor's own
+// patience with the guest.
+const askTimeout = 60 * time.Second
+
+// ask sends one request to the monitor and returns its answer. The error is
+// control.ErrGone when there is no monitor.
+func (c *Container) ask(r monitor.Request) (*monitor.Reply, error) {
+	conn, err := control.Dial(string(c.dir))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	r.ID = c.State.ID
+	if err := conn.SetDeadline(time.Now().Add(askTimeout)); err != nil {
+		return nil, err
+	}
+	if err := conn.Send(r); err != nil {
+		return nil, errMonitorHasGone
+	}
+	var a monitor.Reply
+	if _, err := conn.Recv(&a); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, errMonitorSilent
+		}
+		return nil, errMonitorHasGone
+	}
+	return &a, replyError(&a)
+}
+
+// query is ask for a container that must be up.
+func (c *Container) query(r monitor.Request) (*monitor.Reply, error) {
+	a, err := c.ask(r)
+	if isGone(err) {
+		return nil, ErrNotRunning
+	}
+	return a, err
+}
+
+func isGone(err error) bool {
+	return errors.Is(err, control.ErrGone) || errors.Is(err, errMonitorHasGone)
+}
+
+func replyError(a *monitor.Reply) error {
+	if a.Error == "" {
+		return nil
+	}
+	switch a.Code {
+	case monitor.CodeGone:
+		return ErrProcessDone
+	case monitor.CodeNotPaused:
+		return ErrNotPaused
+	default:
+		return errors.New(a.Error)
+	}
+}
+
+// waitCreated waits while the container is being made: other tools start it
+// right after they began to create it.
+func (c *Container) waitCreated(ctx context.Context) error {
+	for {
+		status, err := c.Status()
+		if err != nil || status != specs.StateCreating {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the container is still being created: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if fresh, err := Load(filepath.Dir(string(c.dir)), c.State.ID); err != nil {
+			return err
+		} else if fresh.State.Monitor.Pid != 0 {
+			c.State = fresh.State
+		}
+	}
+}

@@ -1,0 +1,340 @@
+//go:build linux
+
+package libvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+
+	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/control"
+	"github.com/runm/runm/libvm/holder"
+	"github.com/runm/runm/libvm/hooks"
+	"github.com/runm/runm/libvm/monitor"
+	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/undo"
+)
+
+// CreateOpts says what to create.
+type CreateOpts struct {
+	Root    string // directory of all state, absolute
+	ID      string
+	Bundle  string
+	Systemd bool
+	Debug   bool
+	// Stdio is stdin, stdout and stderr, or the slave of the terminal alone.
+	// It stays the caller's.
+	Stdio []*os.File
+	// PidFile is written last, "" for none.
+	PidFile string
+	Config  config.Config
+	Flags   monitor.GuestFlags
+}
+
+// Prepared is a create that has touched nothing yet.
+type Prepared struct {
+	opts   CreateOpts
+	bundle *bundle.Bundle
+	setup  monitor.Setup
+}
+
+// Terminal says whether the container wants one.
+func (p *Prepared) Terminal() bool { return p.bundle.Spec.Process.Terminal }
+
+// ConsoleSize is process.consoleSize or nil.
+func (p *Prepared) ConsoleSize() *specs.Box { return p.bundle.Spec.Process.ConsoleSize }
+
+// SetStdio sets CreateOpts.Stdio, once Terminal says which is wanted.
+func (p *Prepared) SetStdio(files []*os.File) { p.opts.Stdio = files }
+
+// Prepare loads, checks and plans; nothing on the host changes.
+func Prepare(o CreateOpts) (*Prepared, error) {
+	if err := bundle.CheckID(o.ID); err != nil {
+		return nil, err
+	}
+	// Checked again, for good, by the monitor; this answer comes sooner.
+	if _, err := store.Open(o.Root, o.ID); err == nil {
+		return nil, ErrExist
+	}
+	b, err := bundle.Load(o.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := o.Config.WithAnnotations(b.Spec.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find runm's own files: %w", err)
+	}
+	assets := cfg.FindAssets(exe)
+	h, err := host(cfg, assets)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plan.Make(o.ID, b, cfg, h)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range p.Warnings {
+		logrus.Warn(w)
+	}
+	for _, u := range b.Unknown {
+		logrus.Debugf("config.json: unknown property %s is ignored", u)
+	}
+	return &Prepared{opts: o, bundle: b, setup: monitor.Setup{
+		Root: o.Root, ID: o.ID, Bundle: b.Dir, Plan: *p, Spec: b.Spec, Systemd: o.Systemd,
+		Owner: owner(), QEMU: assets.QEMU, Virtiofsd: assets.Virtiofsd, Accel: h.Accel,
+		BootSeconds: cfg.BootTimeoutSeconds, Flags: o.Flags, Debug: o.Debug,
+	}}, nil
+}
+
+func owner() string {
+	uid := strconv.Itoa(os.Getuid())
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}
+
+// Created is a new container and its holder, a child of the caller.
+type Created struct {
+	*Container
+	Holder *holder.Process
+}
+
+// Create makes the container (runtime.md, "Create"). Its process has not run
+// when it returns. On error nothing is left.
+func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+
+	holderEnd, monitorEnd, err := control.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer holderEnd.Close()
+	m, err := p.startMonitor(monitorEnd)
+	monitorEnd.Close()
+	if err != nil {
+		return nil, err
+	}
+	// Without its connection to create the monitor undoes everything.
+	u.Push(m.abandon)
+	if err := m.expect(monitor.StepAccepted); err != nil {
+		return nil, err
+	}
+	h, err := holder.Start(holder.Config{
+		Spec: p.bundle.Spec, Rootfs: p.bundle.Rootfs, Monitor: holderEnd, TTY: p.tty(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	holderEnd.Close()
+	u.Push(func() error {
+		// The holder ends when the monitor has closed its end.
+		m.conn.Close()
+		_, _ = h.Wait()
+		return nil
+	})
+	if err := m.send(monitor.Step{Kind: monitor.StepHolder, Holder: h.ID}, monitor.StepJoined); err != nil {
+		return nil, err
+	}
+	state := specs.State{
+		Version: specs.Version, ID: p.opts.ID, Status: specs.StateCreated, Pid: h.ID.Pid,
+		Bundle: p.bundle.Dir, Annotations: p.bundle.Spec.Annotations,
+	}
+	if err := p.runtimeHooks(ctx, m, &state); err != nil {
+		return nil, err
+	}
+	if err := m.expect(monitor.StepReady); err != nil {
+		return nil, err
+	}
+	if err := h.Prepare(state); err != nil {
+		return nil, err
+	}
+	if err := m.send(monitor.Step{Kind: monitor.StepLimit}, monitor.StepLimited); err != nil {
+		return nil, err
+	}
+	if p.opts.PidFile != "" {
+		// No newline: runc writes none, and clients parse it.
+		if err := store.WriteFile(p.opts.PidFile, []byte(strconv.Itoa(h.ID.Pid)), 0o644); err != nil {
+			return nil, fmt.Errorf("pid file: %w", err)
+		}
+		u.Push(func() error { return os.Remove(p.opts.PidFile) })
+	}
+	if err := m.send(monitor.Step{Kind: monitor.StepCommit}, monitor.StepCommitted); err != nil {
+		return nil, err
+	}
+	u.Keep()
+	m.conn.Close()
+	c, err := Load(p.opts.Root, p.opts.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &Created{Container: c, Holder: h}, nil
+}
+
+// runtimeHooks runs the prestart and createRuntime hooks while the machine
+// boots; a boot that fails ends them.
+func (p *Prepared) runtimeHooks(ctx context.Context, m *monitorProcess, state *specs.State) error {
+	h := p.bundle.Spec.Hooks
+	if h == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-m.failed:
+			m.failed <- err
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	//nolint:staticcheck // prestart is deprecated and what Docker uses
+	err := hooks.Run(ctx, "prestart", h.Prestart, state)
+	if err == nil {
+		err = hooks.Run(ctx, "createRuntime", h.CreateRuntime, state)
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (p *Prepared) tty() *os.File {
+	if p.Terminal() {
+		return p.opts.Stdio[0]
+	}
+	return nil
+}
+
+// monitorProcess is the monitor as create sees it.
+type monitorProcess struct {
+	cmd    *exec.Cmd
+	conn   *control.Conn
+	steps  chan monitor.Step
+	failed chan error // the monitor's last word, once
+}
+
+// startMonitor starts the monitor out of the caller's reach: in a session of
+// its own, with a copy of the mount namespace, and none of the caller's files
+// but the container's.
+func (p *Prepared) startMonitor(holderConn *os.File) (*monitorProcess, error) {
+	ours, theirs, err := control.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	stdio := append([]*os.File{}, p.opts.Stdio...)
+	for len(stdio) < 3 {
+		stdio = append(stdio, null)
+	}
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe",
+		Args: []string{monitor.Arg0},
+		Dir:  "/",
+		// Memory is counted for each container: collect early.
+		Env:         []string{"PATH=" + os.Getenv("PATH"), "GOGC=50", "HOME=/"},
+		ExtraFiles:  append([]*os.File{theirs, holderConn}, stdio...),
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
+	}
+	if err := cmd.Start(); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start the monitor: %w", err)
+	}
+	conn, err := control.NewConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	m := &monitorProcess{cmd: cmd, conn: conn, steps: make(chan monitor.Step, 8), failed: make(chan error, 1)}
+	if err := conn.Send(p.setup); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the monitor: %w", err)
+	}
+	go m.listen()
+	return m, nil
+}
+
+// listen sorts what the monitor says.
+func (m *monitorProcess) listen() {
+	for {
+		var s monitor.Step
+		if _, err := m.conn.Recv(&s); err != nil {
+			if !errors.Is(err, io.EOF) {
+				err = fmt.Errorf("monitor: %w", err)
+			} else {
+				err = errMonitorHasGone
+			}
+			m.failed <- err
+			return
+		}
+		if s.Kind == monitor.StepFailed {
+			m.failed <- stepError(s.Error)
+			return
+		}
+		m.steps <- s
+	}
+}
+
+// stepError gives the sentinel back that a text lost on its way.
+func stepError(text string) error {
+	if text == ErrExist.Error() {
+		return ErrExist
+	}
+	return errors.New(text)
+}
+
+// expect waits for a step of the monitor.
+func (m *monitorProcess) expect(kind monitor.StepKind) error {
+	select {
+	case err := <-m.failed:
+		m.failed <- err
+		return err
+	case s := <-m.steps:
+		if s.Kind != kind {
+			// The machine may be ready while another answer is awaited.
+			if err := m.expect(kind); err != nil {
+				return err
+			}
+			m.steps <- s
+		}
+		return nil
+	}
+}
+
+// send sends a step and waits for the answer.
+func (m *monitorProcess) send(s monitor.Step, answer monitor.StepKind) error {
+	if err := m.conn.Send(s); err != nil {
+		// Its reason is on the way.
+		return m.expect(answer)
+	}
+	return m.expect(answer)
+}
+
+// abandon ends a monitor whose container is not wanted and waits until it has
+// undone everything.
+func (m *monitorProcess) abandon() error {
+	m.conn.Close()
+	_ = m.cmd.Wait()
+	return nil
+}

@@ -1,0 +1,71 @@
+//go:build linux
+
+package libvm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/vmm"
+	"github.com/runm/runm/libvm/vmm/qemu"
+)
+
+// host gathers the facts that a plan depends on.
+func host(c config.Config, a config.Assets) (plan.Host, error) {
+	if os.Geteuid() != 0 {
+		return plan.Host{}, errors.New("runm must be run as root: it mounts the container's files and joins its namespaces")
+	}
+	if err := a.Require("kernel", "initrd", "qemu"); err != nil {
+		return plan.Host{}, err
+	}
+	accel, reason, err := qemu.Accelerator(c.Accel)
+	if err != nil {
+		return plan.Host{}, err
+	}
+	if accel == vmm.AccelTCG && c.Accel == vmm.AccelAuto {
+		logrus.Warnf("no hardware virtualisation (%s): the guest is emulated, which is slower and a weaker boundary", reason)
+	}
+	share, err := shareType(c, a)
+	if err != nil {
+		return plan.Host{}, err
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return plan.Host{}, fmt.Errorf("host memory: %w", err)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return plan.Host{}, fmt.Errorf("hostname: %w", err)
+	}
+	return plan.Host{
+		CPUs:      runtime.NumCPU(),
+		MemoryMiB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
+		Accel:     accel,
+		Share:     share,
+		Kernel:    a.Kernel,
+		Initrd:    a.Initrd,
+		Hostname:  name,
+	}, nil
+}
+
+// shareType takes virtiofs where it can be had.
+func shareType(c config.Config, a config.Assets) (vmm.ShareType, error) {
+	switch {
+	case c.Share == config.ShareAuto && a.Virtiofsd == "":
+		logrus.Warn("no virtiofsd: files are shared by 9p, which is slower")
+		return vmm.Share9p, nil
+	case c.Share == config.ShareAuto:
+		return vmm.ShareVirtiofs, nil
+	case vmm.ShareType(c.Share) == vmm.ShareVirtiofs:
+		return vmm.ShareVirtiofs, a.Require("virtiofsd")
+	default:
+		return vmm.ShareType(c.Share), nil
+	}
+}

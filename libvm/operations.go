@@ -1,0 +1,216 @@
+//go:build linux
+
+package libvm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/cgroup"
+	"github.com/runm/runm/libvm/hooks"
+	"github.com/runm/runm/libvm/monitor"
+	"github.com/runm/runm/libvm/store"
+)
+
+// creatingTimeout is how long start waits for a create under way.
+const creatingTimeout = 2 * time.Minute
+
+// killGrace is how long a process may take to end after SIGKILL.
+const killGrace = 10 * time.Second
+
+// Start lets the container's process execve and returns when it did (runtime.md,
+// "Start"). A poststart hook that fails stops the container.
+func (c *Container) Start(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, creatingTimeout)
+	defer cancel()
+	if err := c.waitCreated(wait); err != nil {
+		return err
+	}
+	lock, err := c.dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	switch status {
+	case specs.StateCreated:
+	case specs.StateStopped:
+		return errors.New("cannot start a container that has stopped")
+	default:
+		return fmt.Errorf("cannot start a container in state %s", status)
+	}
+	if _, err := c.query(monitor.Request{Op: monitor.OpStart}); err != nil {
+		return err
+	}
+	if h := c.State.Spec.Hooks; h != nil {
+		if err := hooks.Run(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning)); err != nil {
+			return errors.Join(err, c.destroy())
+		}
+	}
+	return nil
+}
+
+// Kill sends sig to init, or to every process of the container. To a stopped
+// container the error is ErrNotRunning; with all it is nil, as runc has it.
+func (c *Container) Kill(sig unix.Signal, all bool) error {
+	_, err := c.query(monitor.Request{Op: monitor.OpSignal, Signal: int(sig), All: all})
+	if all && (errors.Is(err, ErrNotRunning) || errors.Is(err, ErrProcessDone)) {
+		return nil
+	}
+	return err
+}
+
+// Pause stops the container and its machine, Resume lets them go on.
+func (c *Container) Pause() error {
+	_, err := c.query(monitor.Request{Op: monitor.OpPause})
+	return err
+}
+
+// Resume undoes Pause; of a container that is not paused it is ErrNotPaused.
+func (c *Container) Resume() error {
+	_, err := c.query(monitor.Request{Op: monitor.OpResume})
+	return err
+}
+
+// Pids lists the host processes in the container's cgroup; none when stopped.
+func (c *Container) Pids() ([]int, error) {
+	a, err := c.query(monitor.Request{Op: monitor.OpPids})
+	if errors.Is(err, ErrNotRunning) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.Pids, nil
+}
+
+// Processes lists the container's processes as its guest sees them.
+func (c *Container) Processes() ([]monitor.Process, error) {
+	a, err := c.query(monitor.Request{Op: monitor.OpProcesses})
+	if err != nil {
+		return nil, err
+	}
+	return a.Table, nil
+}
+
+// Stats returns the guest's counters as the JSON of runc's types.Stats, and how
+// often the container ran out of memory.
+func (c *Container) Stats() (json.RawMessage, uint64, error) {
+	a, err := c.query(monitor.Request{Op: monitor.OpStats})
+	if err != nil {
+		return nil, 0, err
+	}
+	return a.Stats, a.OOMKills, nil
+}
+
+// Update replaces the container's resources by r, which is all of them.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	warnings, err := bundle.CheckResources(r)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		logrus.Warn(w)
+	}
+	lock, err := c.dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	_, err = c.query(monitor.Request{Op: monitor.OpUpdate, Resources: r})
+	return err
+}
+
+// Delete removes a container that is stopped or created (a created one is
+// killed, as clients of runc rely on). With force it ends in nothing left,
+// whatever runs and whichever of our processes was killed before.
+func (c *Container) Delete(ctx context.Context, force bool) error {
+	lock, err := c.dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	status, err := c.Status()
+	if err != nil && !force {
+		return err
+	}
+	if !force && status != specs.StateStopped && status != specs.StateCreated {
+		return fmt.Errorf("cannot delete container %s that is not stopped: %s", c.State.ID, status)
+	}
+	if err := c.destroy(); err != nil {
+		return err
+	}
+	return c.remove(ctx)
+}
+
+// destroy ends machine, monitor and holder, and waits until they are gone.
+func (c *Container) destroy() error {
+	if c.State.Monitor.Alive() {
+		// It answers when the machine is gone; if it cannot, its children
+		// die with it.
+		_, err := c.ask(monitor.Request{Op: monitor.OpDestroy})
+		if err == nil || isGone(err) {
+			ctx, cancel := context.WithTimeout(context.Background(), killGrace)
+			err = c.State.Monitor.Wait(ctx)
+			cancel()
+		}
+		if err != nil {
+			if err := c.State.Monitor.Kill(killGrace); err != nil {
+				return err
+			}
+		}
+	}
+	return c.State.Holder.Kill(killGrace)
+}
+
+// remove takes away what a dead container left: cgroup, hooks, directory.
+func (c *Container) remove(ctx context.Context) error {
+	s := &c.State
+	if s.Spec != nil && len(s.CgroupPaths) > 0 {
+		cg, err := cgroup.New(s.ID, s.Spec, s.Systemd, cgroup.Overhead{}, s.CgroupPaths)
+		if err == nil {
+			err = cg.Destroy()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if s.Spec != nil && s.Spec.Hooks != nil {
+		// "the remaining hooks and lifecycle continue as if the hook had
+		// succeeded" (runtime.md, "Lifecycle" 12).
+		for _, h := range s.Spec.Hooks.Poststop {
+			if err := hooks.Run(ctx, "poststop", []specs.Hook{h}, c.ociState(specs.StateStopped)); err != nil {
+				logrus.Warn(err)
+			}
+		}
+	}
+	if _, err := os.Stat(string(c.dir)); errors.Is(err, os.ErrNotExist) {
+		return nil // a create that was undone took it along
+	}
+	return c.dir.Remove()
+}
+
+// Delete removes the container id below root. With force an unknown id is no
+// error.
+func Delete(ctx context.Context, root, id string, force bool) error {
+	c, err := Load(root, id)
+	if err == nil {
+		err = c.Delete(ctx, force)
+	}
+	if force && errors.Is(err, store.ErrNotExist) {
+		return nil
+	}
+	return err
+}
