@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package agent is process 1 of the guest. It mounts what the guest needs,
 // serves the protocol of guest/api on the machine's stream, and runs containers
 // with opencontainers/runc's libcontainer. When the stream is lost, so is the

@@ -1,3 +1,5 @@
+//go:build linux
+
 package agent
 
 import (
@@ -167,6 +169,9 @@ func (c *frameConn) Write(b []byte) (int, error) {
 	c.held = c.held[:0]
 	if _, err := c.rwc.Write(c.buf[:n]); err != nil {
 		return 0, err
+	}
+	if first == len(b) {
+		return len(b), nil
 	}
 	if _, err := c.rwc.Write(b[first:]); err != nil {
 		return first, err

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package agenttest boots the agent in a real guest and speaks its protocol,
 // without anything else of runm: what the agent promises is tested alone.
 package agenttest

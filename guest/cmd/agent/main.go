@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command agent is process 1 of the guest. Build it static:
 //
 //	CGO_ENABLED=1 go build -tags 'seccomp netgo osusergo runc_nocriu' \

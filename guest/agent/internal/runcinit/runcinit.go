@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package runcinit takes over when the agent's binary was re-executed by
 // libcontainer as "init", the process that becomes a container's.
 //

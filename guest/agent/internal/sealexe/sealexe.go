@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package sealexe makes process 1 run from a sealed memfd instead of the
 // initramfs. Import it for its effect.
 //

@@ -1,0 +1,435 @@
+//go:build linux
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/yamux"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
+)
+
+// sessions returns the two ends of a session as host and guest have them.
+func sessions(t *testing.T) (host, guest *yamux.Session) {
+	t.Helper()
+	a, b := net.Pipe()
+	host, err := yamux.Server(a, api.StreamConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest, err = yamux.Client(newFrameConn(b), api.StreamConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close(); guest.Close() })
+	return host, guest
+}
+
+// streamPair returns one stream's two ends.
+func streamPair(t *testing.T) (host, guest *yamux.Stream) {
+	t.Helper()
+	hs, gs := sessions(t)
+	host, err := hs.OpenStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest, err = gs.AcceptStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, guest
+}
+
+func pipe(t *testing.T, agentReads bool) (agent, child *os.File) {
+	t.Helper()
+	agent, child, err := newPipe(agentReads, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { agent.Close(); child.Close() })
+	return agent, child
+}
+
+func TestOutputArrivesWhole(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, true)
+	go newOutput(mine, guest).run()
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18) // 4 MiB, several windows
+	go func() { theirs.Write(want); theirs.Close() }()
+	got, err := io.ReadAll(host)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v; want %d", len(got), err, len(want))
+	}
+}
+
+func TestOutputFlush(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, true)
+	o := newOutput(mine, guest)
+	if _, err := theirs.Write(make([]byte, 100000)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { o.flush(); close(done) }()
+	select {
+	case <-done:
+		t.Fatal("flush returned before anything was copied")
+	case <-time.After(20 * time.Millisecond):
+	}
+	go o.run() // theirs stays open, as a background process keeps it
+	go io.Copy(io.Discard, host)
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("flush waits for the end of the pipe")
+	}
+}
+
+func TestOutputReaderGone(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, true)
+	go newOutput(mine, guest).run()
+	host.Close()
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); {
+		_, err = theirs.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.EPIPE) {
+		t.Errorf("got %v, want EPIPE", err)
+	}
+}
+
+func TestOutputReaderGoneWhileBlocked(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, true)
+	go newOutput(mine, guest).run()
+	werr := make(chan error, 1)
+	go func() {
+		_, err := theirs.Write(make([]byte, 16<<20)) // more than windows and pipe hold
+		werr <- err
+	}()
+	if _, err := host.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	host.Close()
+	select {
+	case err := <-werr:
+		if !errors.Is(err, unix.EPIPE) {
+			t.Errorf("got %v, want EPIPE", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the writer is still blocked")
+	}
+}
+
+func TestInput(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, false)
+	go pumpInput(mine, guest)
+	go func() { io.WriteString(host, "input"); host.Close() }()
+	got, err := io.ReadAll(theirs)
+	if string(got) != "input" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := host.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("host reads %v, want EOF: the agent is done with the stream", err)
+	}
+}
+
+func TestInputUnread(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, false)
+	go pumpInput(mine, guest)
+	theirs.Close()
+	host.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if n, err := host.Write(make([]byte, 8<<20)); err != nil {
+		t.Errorf("stalled after %d bytes: %v", n, err)
+	}
+}
+
+type fakeStream struct {
+	stream
+	id uint32
+}
+
+func (f fakeStream) StreamID() uint32 { return f.id }
+
+func TestStreams(t *testing.T) {
+	table := newStreams()
+	table.put(fakeStream{id: 4})
+	if s, err := table.take(t.Context(), 4); err != nil || s.StreamID() != 4 {
+		t.Errorf("present: %v", err)
+	}
+	time.AfterFunc(10*time.Millisecond, func() { table.put(fakeStream{id: 6}) })
+	if s, err := table.take(t.Context(), 6); err != nil || s.StreamID() != 6 {
+		t.Errorf("late: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := table.take(ctx, 4); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("taken before: %v, want a deadline", err)
+	}
+}
+
+// writes records each write.
+type writes struct{ list [][]byte }
+
+func (w *writes) Write(b []byte) (int, error) {
+	w.list = append(w.list, slices.Clone(b))
+	return len(b), nil
+}
+func (w *writes) Read([]byte) (int, error) { return 0, io.EOF }
+func (w *writes) Close() error             { return nil }
+
+func TestFrameConn(t *testing.T) {
+	header := func(kind byte, length int) []byte {
+		h := make([]byte, frameHeader)
+		h[frameTypeAt] = kind
+		binary.BigEndian.PutUint32(h[frameLengthAt:], uint32(length))
+		return h
+	}
+	body := bytes.Repeat([]byte{7}, 100000)
+	var w writes
+	c := newFrameConn(&w)
+	for _, b := range [][]byte{header(1, 500), header(frameData, len(body)), body, header(frameData, 0), header(frameData, 5), body[:5]} {
+		if n, err := c.Write(b); n != len(b) || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	var sizes []int
+	for _, b := range w.list {
+		sizes = append(sizes, len(b))
+	}
+	want := []int{frameHeader, portWrite, len(body) + frameHeader - portWrite, frameHeader, frameHeader + 5}
+	if !slices.Equal(sizes, want) {
+		t.Errorf("writes of %v, want %v", sizes, want)
+	}
+	all := slices.Concat(w.list...)
+	if !bytes.Equal(all, slices.Concat(header(1, 500), header(0, len(body)), body, header(0, 0), header(0, 5), body[:5])) {
+		t.Error("bytes changed")
+	}
+}
+
+func TestFindPort(t *testing.T) {
+	class := t.TempDir()
+	for name, content := range map[string]string{"vport0p0": "\n", "vport1p1": api.PortName + "\n"} {
+		if err := os.Mkdir(filepath.Join(class, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(class, name, "name"), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := findPort(class, api.PortName); got != "/dev/vport1p1" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := findPort(class, "other"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestReaper(t *testing.T) {
+	r := newReaper()
+	die := func() int {
+		cmd := exec.Command("true")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Until it is a zombie, not reaped.
+		if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+		return cmd.Process.Pid
+	}
+	isZombie := func(pid int) bool { return slices.Contains(zombies("/proc", os.Getpid()), pid) }
+	own, orphan := die(), die()
+	r.begin()
+	if r.sweep() || !isZombie(orphan) {
+		t.Error("swept while a start is under way")
+	}
+	r.end(own)
+	if !r.sweep() || isZombie(orphan) || !isZombie(own) {
+		t.Errorf("orphan left: %v, own stolen: %v", isZombie(orphan), !isZombie(own))
+	}
+	r.waited(own)
+	r.begin()
+	r.end(0) // a start that failed
+	if !r.sweep() || isZombie(own) {
+		t.Error("a pid nobody waits for any more is left")
+	}
+}
+
+func TestDecodeSpec(t *testing.T) {
+	good := `{"process":{"args":["x"],"cwd":"/"},"root":{"path":"` + api.ShareMountpoint + `/rootfs/c"},
+		"linux":{"cgroupsPath":"/../escape"},"hooks":{"prestart":[{"path":"/a"}],"startContainer":[{"path":"/b"}]}}`
+	spec, err := decodeSpec("c", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec.Linux.CgroupsPath != "/c" || len(spec.Hooks.StartContainer) != 1 || spec.Hooks.Prestart != nil { //nolint:staticcheck // checked to be gone
+		t.Errorf("spec: %+v %+v", spec.Linux, spec.Hooks)
+	}
+	for text, want := range map[string]error{
+		`{"root":{"path":"/run/runm/share/x"}}`:                 errProcess,
+		`{"process":{}}`:                                        errRootfs,
+		`{"process":{},"root":{"path":"/"}}`:                    errRootfs,
+		`{"process":{},"root":{"path":"/run/runm/share"}}`:      errRootfs,
+		`{"process":{},"root":{"path":"/run/runm/share/../x"}}`: errRootfs,
+		`{"process":{},"root":{"path":"/run/runm/shared/x"}}`:   errRootfs,
+	} {
+		if _, err := decodeSpec("c", []byte(text)); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", text, err, want)
+		}
+	}
+}
+
+func TestCheckID(t *testing.T) {
+	for id, ok := range map[string]bool{
+		"c1": true, strings.Repeat("x", 1024): true,
+		"": false, "a/b": false, strings.Repeat("x", 1025): false,
+	} {
+		if err := checkID(id); (err == nil) != ok {
+			t.Errorf("%.20q: %v", id, err)
+		}
+	}
+}
+
+func TestNewProcess(t *testing.T) {
+	lp, err := newProcess(&specs.Process{
+		Args: []string{"x"}, Cwd: "/",
+		User:    specs.User{UID: 1, GID: 2, AdditionalGids: []uint32{3}},
+		Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 20, Soft: 10}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lp.UID != 1 || lp.GID != 2 || !slices.Equal(lp.AdditionalGroups, []int{3}) || lp.Capabilities != nil {
+		t.Errorf("%+v", lp)
+	}
+	if len(lp.Rlimits) != 2 || lp.Rlimits[0].Soft != 10 || lp.Rlimits[1].Type != unix.RLIMIT_MEMLOCK {
+		t.Errorf("rlimits: %+v", lp.Rlimits)
+	}
+	for _, bad := range []*specs.Process{
+		nil, {}, {Args: []string{"x"}}, {Args: []string{"x"}, Cwd: "rel"},
+		{Args: []string{"x"}, Cwd: "/", Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_TEST"}}},
+	} {
+		if _, err := newProcess(bad); !errors.Is(err, errProcess) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for script, want := range map[string]uint32{"exit 3": 3, "kill -9 $$": 137, "true": 0} {
+		cmd := exec.Command("sh", "-c", script)
+		cmd.Run()
+		if got := exitStatus(cmd.ProcessState); got != want {
+			t.Errorf("%s: %d, want %d", script, got, want)
+		}
+	}
+	if got := exitStatus(nil); got != 137 {
+		t.Errorf("unknown: %d", got)
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	line := "42 (a) b (c)) S 7 42 42 34817 42 4194304 1 0 0 0 150 50 0 0 20 0 1 0 12345 1 1 18446744073709551615"
+	st, err := parseStat(line)
+	want := stat{comm: "a) b (c)", state: 'S', ppid: 7, tty: 34817, utime: 150, stime: 50, start: 12345}
+	if err != nil || st != want {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if got := ttyName(st.tty); got != "pts/1" {
+		t.Errorf("tty %q", got)
+	}
+	for _, bad := range []string{"", "1 (x", "1 (x) S 1", "1 (x) S a b c d e f g h i j k l m n o p q r s t u"} {
+		if _, err := parseStat(bad); !errors.Is(err, errStat) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestSysctlPath(t *testing.T) {
+	for name, want := range map[string]string{
+		"net.ipv4.ip_forward":              "net/ipv4/ip_forward",
+		"net/ipv4/conf/eno2.100/rp_filter": "net/ipv4/conf/eno2.100/rp_filter",
+		"net.ipv4.conf.eno2/100.rp_filter": "net/ipv4/conf/eno2.100/rp_filter",
+		"hostname":                         "hostname",
+		"":                                 "", "..": "", "net/../../x": "", "/etc/passwd": "", "a..b": "", ".": "",
+	} {
+		got, err := sysctlPath(name)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestTakeGuestSysctls(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "net/ipv4"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, "net/ipv4/ip_forward")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l := &specs.Linux{
+		Namespaces: []specs.LinuxNamespace{{Type: specs.IPCNamespace}},
+		Sysctl:     map[string]string{"net.ipv4.ip_forward": "1", "kernel.sem": "1 2 3 4"},
+	}
+	if err := takeGuestSysctls(root, l); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(file); string(got) != "1" || len(l.Sysctl) != 1 || l.Sysctl["kernel.sem"] == "" {
+		t.Errorf("wrote %q, left %v", got, l.Sysctl)
+	}
+	l.Sysctl = map[string]string{"net.ipv4.nonsuch": "1"}
+	if err := takeGuestSysctls(root, l); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "linux.sysctl.net.ipv4.nonsuch") {
+		t.Errorf("unknown: %v", err)
+	}
+}
+
+func TestPoolInfo(t *testing.T) {
+	info := poolInfo([]byte("0123"))
+	if binary.NativeEndian.Uint32(info) != 256 || binary.NativeEndian.Uint32(info[4:]) != 4 || string(info[8:]) != "0123" {
+		t.Errorf("%v", info)
+	}
+}
+
+func TestFilesystems(t *testing.T) {
+	got := filesystems("nodev\tsysfs\nnodev\ttmpfs\n\text4\n")
+	if !slices.Equal(got, []string{"sysfs", "tmpfs", "ext4"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// The agent is the guest's: it knows the protocol and nothing of the host side;
+// and what it links is paid for at every start of a process.
+func TestDependencies(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-tags", "seccomp netgo osusergo runc_nocriu", "github.com/runm/runm/guest/cmd/agent").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dep := range strings.FieldsSeq(string(out)) {
+		for _, bad := range []string{"github.com/runm/runm/libvm", "github.com/urfave", "net/http", "github.com/checkpoint-restore"} {
+			if dep == bad || strings.HasPrefix(dep, bad+"/") {
+				t.Errorf("the agent depends on %s", dep)
+			}
+		}
+	}
+}
