@@ -182,15 +182,24 @@ func runProgram(t *testing.T, dir string, e expectation) outcome {
 }
 
 // removeParents removes the empty parents of the relative cgroup path,
-// testdir/cgrouptest/container. They may be anybody's, so no runtime does.
+// testdir/cgrouptest/container, which is relative to our own cgroup. They may
+// be anybody's, so no runtime removes them.
 func removeParents(t *testing.T) {
-	for _, below := range []string{"testdir/" + shared, "testdir"} {
-		dirs, err := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", below))
-		if err != nil {
-			t.Error(err)
-		}
-		for _, dir := range dirs {
-			_ = os.Remove(dir) // one in use stays, and the leak check names it
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(string(own)) {
+		// HIERARCHY:CONTROLLERS:PATH, cgroups(7)
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		for _, below := range []string{"testdir/" + shared, "testdir"} {
+			dirs, err := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", f[len(f)-1], below))
+			if err != nil {
+				t.Error(err)
+			}
+			for _, dir := range dirs {
+				_ = os.Remove(dir) // one in use stays, and the leak check names it
+			}
 		}
 	}
 }
