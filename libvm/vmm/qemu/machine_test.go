@@ -1,0 +1,293 @@
+//go:build linux
+
+package qemu_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/vmm"
+	"github.com/runm/runm/libvm/vmm/qemu"
+	"github.com/runm/runm/libvm/vmm/vmmtest"
+)
+
+// helperEnv makes the test binary start a machine, print its pids and stay.
+const helperEnv = "RUNM_TEST_QEMU_HELPER"
+
+func TestMain(m *testing.M) {
+	if args := os.Getenv(helperEnv); args != "" {
+		helper(strings.Split(args, "\n"))
+	}
+	os.Exit(m.Run())
+}
+
+func helper(args []string) {
+	m, err := qemu.Driver{QEMU: args[0], Virtiofsd: args[1]}.Start(context.Background(), config(args[2], args[3], args[4]))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(m.(vmm.Processes).Pids())
+	m.Wait()
+	os.Exit(1)
+}
+
+func config(kernel, initrd, share string) *vmm.Config {
+	return &vmm.Config{
+		CPUs: 1, MemoryMiB: 256, Accel: vmm.AccelTCG, Kernel: kernel, Initrd: initrd,
+		Shares: []vmm.Share{{Type: vmm.ShareVirtiofs, Tag: "share", Path: share}},
+	}
+}
+
+func driver(t testing.TB) qemu.Driver {
+	t.Helper()
+	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	return qemu.Driver{
+		QEMU:      vmmtest.Program(t, "qemu-system-"+arch),
+		Virtiofsd: vmmtest.Program(t, "virtiofsd"),
+		RunDir:    t.TempDir(),
+	}
+}
+
+func TestContract(t *testing.T) {
+	d := driver(t)
+	cfg := config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir())
+	cfg.Shares = append(cfg.Shares,
+		vmm.Share{Type: vmm.ShareVirtiofs, Tag: "ro", Path: t.TempDir(), ReadOnly: true},
+		vmm.Share{Type: vmm.Share9p, Tag: "nine", Path: t.TempDir()},
+		vmm.Share{Type: vmm.Share9p, Tag: "nine-ro", Path: t.TempDir(), ReadOnly: true})
+	vmmtest.Run(t, d, cfg)
+	if left, err := os.ReadDir(d.RunDir); err != nil || len(left) != 0 {
+		t.Errorf("left in RunDir: %v, %v", left, err)
+	}
+}
+
+// TestGuest: what the driver promises of the guest beyond the contract.
+func TestGuest(t *testing.T) {
+	d := driver(t)
+	share := t.TempDir()
+	cfg := config(vmmtest.Kernel(t), vmmtest.Initrd(t), share)
+	cfg.CPUs = 2
+	g := vmmtest.Boot(t, d, cfg)
+	defer g.End()
+
+	t.Run("a clock finer than jiffies", func(t *testing.T) {
+		got := g.Do("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+		if runtime.GOARCH == "amd64" && got != "tsc\n" {
+			t.Errorf("clocksource %q, want tsc", got)
+		}
+	})
+	t.Run("every CPU is there", func(t *testing.T) {
+		if got := g.Do("cat /sys/devices/system/cpu/online"); got != "0-1\n" {
+			t.Errorf("online CPUs %q, want 0-1", got)
+		}
+	})
+	t.Run("entropy", func(t *testing.T) {
+		if got := g.Do("cat /sys/devices/virtual/misc/hw_random/rng_current"); !strings.HasPrefix(got, "virtio_rng") {
+			t.Errorf("random source %q, want virtio_rng", got)
+		}
+	})
+	t.Run("console", func(t *testing.T) {
+		g.Do("print shown on the console")
+		if !eventually(func() bool { return strings.Contains(string(g.Machine.Console()), "shown on the console") }) {
+			t.Errorf("console: %q", g.Machine.Console())
+		}
+	})
+	t.Run("a mount made later is seen", func(t *testing.T) {
+		dir := g.Do("mount virtiofs share")
+		later := filepath.Join(share, "later")
+		if err := os.Mkdir(later, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		g.Do("ls " + dir)
+		if err := unix.Mount("tmpfs", later, "tmpfs", 0, ""); err != nil {
+			t.Skip("this test may not mount: ", err)
+		}
+		defer unix.Unmount(later, unix.MNT_DETACH)
+		if err := os.WriteFile(filepath.Join(later, "file"), []byte("mounted"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if !eventually(func() bool { got, _ = g.Try("cat " + dir + "/later/file"); return got == "mounted" }) {
+			t.Errorf("the guest read %q", got)
+		}
+	})
+}
+
+// eventually asks until the answer is yes, for the guest's caches have a
+// second to notice.
+func eventually(yes func() bool) bool {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range 200 {
+		if yes() {
+			return true
+		}
+		<-tick.C
+	}
+	return false
+}
+
+// TestPanicIsTheEnd: a guest whose kernel panics ends, and the console says
+// why.
+func TestPanicIsTheEnd(t *testing.T) {
+	d := driver(t)
+	cfg := config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir())
+	cfg.Cmdline = []string{"rdinit=/nowhere", "root=/dev/nowhere"}
+	m, err := d.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(vmmtest.Timeout, m.Kill)
+	if err := m.Wait(); err != nil {
+		t.Error(err)
+	}
+	if !timer.Stop() {
+		t.Error("the machine has not ended by itself")
+	}
+	if !strings.Contains(string(m.Console()), "Kernel panic") {
+		t.Errorf("console: %q", m.Console())
+	}
+}
+
+// TestProgramsThatFail: what a program says before it ends is in Wait's error.
+func TestProgramsThatFail(t *testing.T) {
+	good := driver(t)
+	cfg := config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir())
+	tests := []struct {
+		name   string
+		driver qemu.Driver
+		want   string
+	}{
+		{"QEMU", qemu.Driver{QEMU: script(t, "echo no such machine >&2; exit 3"), Virtiofsd: good.Virtiofsd},
+			"qemu: QEMU: exit status 3: no such machine"},
+		{"virtiofsd", qemu.Driver{QEMU: good.QEMU, Virtiofsd: script(t, "echo no such directory >&2; exit 4")},
+			"virtiofsd: exit status 4: no such directory"},
+		{"silent QEMU", qemu.Driver{QEMU: script(t, "exit 1"), Virtiofsd: good.Virtiofsd},
+			"qemu: QEMU: exit status 1: it said nothing"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := tt.driver.Start(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = m.Wait()
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Wait = %v, want %q", err, tt.want)
+			}
+			for _, pid := range m.(vmm.Processes).Pids() {
+				if unix.Kill(pid, 0) == nil {
+					t.Errorf("process %d is left", pid)
+				}
+			}
+		})
+	}
+}
+
+func script(t *testing.T, body string) string {
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestKilledChild: a machine does not survive the loss of its files, nor
+// virtiofsd the loss of QEMU.
+func TestKilledChild(t *testing.T) {
+	d := driver(t)
+	cfg := config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir())
+	for i, want := range []string{"QEMU: signal: killed", "virtiofsd: signal: killed"} {
+		t.Run(want, func(t *testing.T) {
+			g := vmmtest.Boot(t, d, cfg)
+			g.Do("mount virtiofs share")
+			if err := unix.Kill(g.Machine.(vmm.Processes).Pids()[i], unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Wait(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("Wait = %v, want %q", err, want)
+			}
+		})
+	}
+}
+
+// TestDiesWithItsParent: nothing of a machine survives the process that
+// started it, however that ended.
+func TestDiesWithItsParent(t *testing.T) {
+	d := driver(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), helperEnv+"="+strings.Join([]string{
+		d.QEMU, d.Virtiofsd, vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir()}, "\n"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b int
+	if _, err := fmt.Sscanf(line, "[%d %d]", &a, &b); err != nil {
+		t.Fatalf("helper: %s", line)
+	}
+	pidfds := []int{open(t, a), open(t, b)}
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	for i, fd := range pidfds {
+		defer unix.Close(fd)
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(ready, 10_000); n != 1 {
+			t.Errorf("process %d lives on: %v", i, err)
+		}
+	}
+}
+
+func open(t *testing.T, pid int) int {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// BenchmarkBoot measures from Start to the guest's first answer.
+func BenchmarkBoot(b *testing.B) {
+	d := driver(b)
+	cfg := config(vmmtest.Kernel(b), vmmtest.Initrd(b), b.TempDir())
+	for b.Loop() {
+		m, err := d.Start(b.Context(), cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := m.Dial(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		fmt.Fprintln(s, "echo up")
+		if _, err := bufio.NewReader(s).ReadString('\n'); err != nil {
+			b.Fatal(err, string(m.Console()))
+		}
+		b.StopTimer()
+		m.Kill()
+		m.Wait()
+		s.Close()
+		b.StartTimer()
+	}
+}
