@@ -77,9 +77,9 @@ func (e *Exec) Wait() int {
 	return end.Status
 }
 
-// Forward passes on the signals that this process gets and the size of tty, if
-// there is one, until the process ends.
-func (e *Exec) Forward(tty *os.File) {
+// Forward passes on the signals that this process gets, and the size of its
+// terminal if size says one, until the process ends.
+func (e *Exec) Forward(size func() (width, height uint16, err error)) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	go func() {
@@ -89,14 +89,13 @@ func (e *Exec) Forward(tty *os.File) {
 			case unix.SIGURG, unix.SIGCHLD, unix.SIGPIPE:
 				continue // the Go runtime's
 			case unix.SIGWINCH:
-				if tty == nil {
+				if size == nil {
 					continue
 				}
-				ws, err := unix.IoctlGetWinsize(int(tty.Fd()), unix.TIOCGWINSZ)
-				if err != nil {
+				var err error
+				if ev.Width, ev.Height, err = size(); err != nil {
 					continue
 				}
-				ev.Width, ev.Height = ws.Col, ws.Row
 			default:
 				ev.Signal = int(s.(unix.Signal))
 			}

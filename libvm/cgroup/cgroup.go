@@ -12,8 +12,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/cgroups"
+	_ "github.com/opencontainers/cgroups/devices" // device rules on v2
 	"github.com/opencontainers/cgroups/manager"
-	"github.com/opencontainers/runc/libcontainer/specconv"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -44,16 +44,11 @@ type Cgroup struct {
 // is made before Join. Paths that Paths returned make it the same one again,
 // from another directory or cgroup too.
 func New(id string, spec *specs.Spec, systemd bool, over Overhead, paths map[string]string) (*Cgroup, error) {
-	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: systemd, Spec: spec}, nil)
+	config, err := describe(id, spec.Linux, systemd)
 	if err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
+		return nil, err
 	}
 	r := config.Resources
-	// A VMM in a cgroup without an OOM killer hangs for ever.
-	r.OomKillDisable = false
-	// The guest enforces these; what the host has is for the VMM.
-	r.Unified = nil
-	r.Rdma = nil
 	addOverhead(r, over)
 	c := &Cgroup{config: config}
 	if spec.Linux != nil && spec.Linux.Resources != nil {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	devices "github.com/opencontainers/cgroups/devices/config"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -21,13 +20,6 @@ func vmmDevices() []specs.LinuxDeviceCgroup {
 		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &n[0], Minor: &n[1], Access: "rwm"})
 	}
 	return rules
-}
-
-func libraryRule(r specs.LinuxDeviceCgroup) *devices.Rule {
-	return &devices.Rule{
-		Type: devices.Type(r.Type[0]), Major: *r.Major, Minor: *r.Minor,
-		Permissions: devices.Permissions(r.Access), Allow: r.Allow,
-	}
 }
 
 // writeRules writes rules to a v1 devices cgroup one by one, in their order

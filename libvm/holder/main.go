@@ -15,6 +15,7 @@ import (
 
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/hooks"
+	"github.com/runm/runm/libvm/proc"
 )
 
 // killed is the status of a holder whose monitor was killed.
@@ -25,7 +26,9 @@ const killed = 128 + int(unix.SIGKILL)
 func Main() int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
-	unix.CloseRange(fdTTY+1, 1<<30, unix.CLOSE_RANGE_CLOEXEC)
+	if err := proc.CloseLeaked(fdTTY + 1); err != nil {
+		return 1
+	}
 	monitor, err := control.NewConn(os.NewFile(fdMonitor, "monitor"))
 	if err != nil {
 		return 1

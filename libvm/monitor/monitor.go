@@ -113,8 +113,8 @@ func Main(newDriver NewDriver) int {
 		unix.CloseOnExec(fd)
 	}
 	// What leaked into create must not live as long as the container.
-	if err := unix.CloseRange(fdStdio+3, 1<<30, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fail(fmt.Errorf("close inherited files: %w", err))
+	if err := proc.CloseLeaked(fdStdio + 3); err != nil {
+		return fail(err)
 	}
 	hold, err := control.NewConn(os.NewFile(fdHolder, "holder"))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -219,6 +220,38 @@ func eventually(yes func() bool) bool {
 		<-tick.C
 	}
 	return false
+}
+
+// TestManyFiles: a guest that looks at more files than virtiofsd may open
+// still sees them all.
+func TestManyFiles(t *testing.T) {
+	d := driver(t)
+	share := t.TempDir()
+	const dirs, each = 20, 100
+	for i := range dirs {
+		dir := filepath.Join(share, strconv.Itoa(i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for j := range each {
+			if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(j)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g := vmmtest.Boot(t, d, config(vmmtest.Kernel(t), vmmtest.Initrd(t), share))
+	defer g.End()
+	if got, want := g.Do("walk "+g.Do("mount virtiofs share")), strconv.Itoa(1+dirs+dirs*each); got != want {
+		t.Errorf("the guest saw %s files, want %s", got, want)
+	}
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", g.Machine.(vmm.Processes).Pids()[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(open) > dirs*each/2 {
+		t.Errorf("virtiofsd holds %d files open: it uses no file handles", len(open))
+	}
+	t.Logf("virtiofsd holds %d files open", len(open))
 }
 
 // TestPanicIsTheEnd: a guest whose kernel panics ends, and the console says

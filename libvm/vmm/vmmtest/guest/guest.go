@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -27,6 +29,7 @@ type System struct {
 //	mount FSTYPE TAG    where the share is
 //	cat PATH            the file's contents
 //	ls PATH             the names in a directory, each in a line
+//	walk PATH           how many files are below it, each looked up
 //	write PATH TEXT     nothing
 //	print TEXT          nothing; the text goes to the console
 //	poweroff            no answer: Serve returns nil
@@ -65,6 +68,8 @@ func obey(line string, sys System) (string, error) {
 		return string(b), err
 	case "ls":
 		return list(rest)
+	case "walk":
+		return walk(rest)
 	case "write":
 		return "", os.WriteFile(first, []byte(second), 0o644)
 	case "print":
@@ -82,4 +87,17 @@ func list(dir string) (string, error) {
 		names = append(names, e.Name())
 	}
 	return strings.Join(names, "\n"), err
+}
+
+func walk(dir string) (string, error) {
+	n := 0
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		n++
+		_, err = e.Info()
+		return err
+	})
+	return strconv.Itoa(n), err
 }

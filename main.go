@@ -1,0 +1,126 @@
+//go:build linux
+
+// Command runm is an OCI runtime: runc's command line, and a microVM for every
+// container.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/runm/runm/libvm"
+	"github.com/runm/runm/libvm/holder"
+	"github.com/runm/runm/libvm/monitor"
+	"github.com/runm/runm/libvm/vmm"
+	"github.com/runm/runm/libvm/vmm/qemu"
+)
+
+// version is set by the build.
+var version = "0.1.0-dev"
+
+// init keeps the holder on the main thread, whose namespaces and root
+// /proc/<pid> shows; only here is it certain to run there.
+func init() {
+	if os.Args[0] == holder.Arg0 {
+		runtime.LockOSThread()
+	}
+}
+
+func main() {
+	// Not commands: runm starts itself under these names.
+	switch os.Args[0] {
+	case holder.Arg0:
+		os.Exit(holder.Main())
+	case monitor.Arg0:
+		os.Exit(monitor.Main(newDriver))
+	case libvm.StubArg0:
+		os.Exit(libvm.StubMain())
+	}
+	os.Exit(run(os.Args))
+}
+
+// newDriver chooses the machine monitor: on Linux there is QEMU.
+func newDriver(s *monitor.Setup) vmm.Driver {
+	return qemu.Driver{QEMU: s.QEMU, Virtiofsd: s.Virtiofsd}
+}
+
+// run is main with a result.
+func run(args []string) int {
+	log := &logging{}
+	app := newApp(log)
+	err := app.Run(args)
+	if err == nil {
+		return 0
+	}
+	var exit exitStatus
+	if errors.As(err, &exit) && exit.err == nil {
+		return exit.code
+	}
+	log.report(err)
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return 1
+}
+
+// exitStatus ends runm with code, and with a message if err is one.
+type exitStatus struct {
+	code int
+	err  error
+}
+
+func (e exitStatus) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e exitStatus) Unwrap() error { return e.err }
+
+func newApp(log *logging) *cli.App {
+	app := &cli.App{
+		Name:            "runm",
+		Usage:           "run OCI containers, each in a microVM of its own",
+		Version:         version,
+		HideHelpCommand: true,
+		// runc's clients rely on `exec ID cmd -flag` reaching cmd.
+		UseShortOptionHandling: false,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "root", Value: defaultRoot, Usage: "directory of the containers' state (on a tmpfs)"},
+			&cli.StringFlag{Name: "log", Usage: "file to log to (default: stderr)"},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "format of the log: text or json"},
+			&cli.BoolFlag{Name: "debug", Usage: "log more"},
+			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "let systemd manage cgroups; cgroupsPath is then slice:prefix:name"},
+			&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "accepted for runc's sake: true, false or auto; runm needs root"},
+			&cli.StringFlag{Name: "criu", Hidden: true},
+		},
+		Before: log.open,
+		Commands: []*cli.Command{
+			createCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(),
+			runCommand(), execCommand(),
+		},
+		ExitErrHandler: func(*cli.Context, error) {}, // run reports, once
+		OnUsageError:   usageError,
+	}
+	app.Commands = append(app.Commands, moreCommands()...)
+	for _, c := range app.Commands {
+		// By default urfave/cli prints usage errors on stdout, which
+		// belongs to containers.
+		c.OnUsageError = usageError
+	}
+	app.Action = func(c *cli.Context) error {
+		if c.NArg() > 0 {
+			return fmt.Errorf("no such command: %q; `runm --help` lists them", c.Args().First())
+		}
+		return cli.ShowAppHelp(c)
+	}
+	cli.VersionPrinter = printVersion
+	return app
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error { return err }
