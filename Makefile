@@ -1,0 +1,68 @@
+# runm's build. `make help` lists the targets; README.md says how to begin.
+
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+CACHE   := $(or $(RUNM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runm)
+
+OUT := _output
+BIN := $(OUT)/bin/runm
+LIB := $(OUT)/lib/runm
+
+# Nothing of the build may depend on where the tree lies.
+GOBUILD := go build -trimpath
+
+.PHONY: help all demo test check bench install uninstall clean deps kernel runm agent generate
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: all ## install and build what is needed, and run a Debian container (DEMO_ROOTFS=busybox for a small one)
+	@hack/demo.sh
+
+test: all ## run all tests
+	@hack/test.sh
+
+check: ## format, vet, generated files, darwin types; under two minutes
+	@hack/check.sh
+
+bench: all ## measure against bare QEMU and, where installed, runc, crun, runsc
+	@hack/bench.sh
+
+all: deps kernel agent runm ## build everything into _output
+
+deps: ## install the packages that building and running need (Debian 12, 13)
+	@hack/deps.sh
+	@mkdir -p $(LIB)
+	@if [ -d $(CACHE)/qemu ]; then ln -sfn $(CACHE)/qemu $(LIB)/qemu; fi
+
+kernel: deps ## build the guest's kernel, once per machine
+	@kernel=$$(hack/kernel.sh) && cmp -s "$$kernel" $(LIB)/$$(basename "$$kernel") || \
+		install -m 644 "$$kernel" $(LIB)/
+
+# Static, with libseccomp: process 1 of the guest has no libraries.
+agent: deps ## build the guest's process 1 and the initramfs
+	@CGO_ENABLED=1 $(GOBUILD) -tags 'seccomp netgo osusergo' \
+		-ldflags '-s -w -extldflags -static' -o $(OUT)/agent ./guest/cmd/agent
+	@go run ./guest/image -agent $(OUT)/agent -o $(LIB)/initramfs.cpio
+
+runm: ## build the host's program
+	@CGO_ENABLED=0 $(GOBUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) .
+
+install: ## copy runm to PREFIX (after `make all`)
+	@test -x $(BIN) || { echo "make: nothing built yet: run 'make all' first" >&2; exit 1; }
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/runm
+	install -d $(DESTDIR)$(PREFIX)/lib/runm
+	install -m 644 $(wildcard $(LIB)/vmlinux $(LIB)/Image $(LIB)/initramfs.cpio) $(DESTDIR)$(PREFIX)/lib/runm/
+	@if [ -e $(LIB)/qemu ]; then \
+		rm -rf $(DESTDIR)$(PREFIX)/lib/runm/qemu && \
+		cp -a $$(readlink -f $(LIB)/qemu) $(DESTDIR)$(PREFIX)/lib/runm/qemu && \
+		echo "copied QEMU and virtiofsd to $(DESTDIR)$(PREFIX)/lib/runm/qemu"; fi
+
+uninstall: ## remove what install copied
+	rm -rf $(DESTDIR)$(PREFIX)/bin/runm $(DESTDIR)$(PREFIX)/lib/runm
+
+generate: ## write the generated code of guest/api again (needs protoc)
+	@hack/generate.sh
+
+clean: ## remove what was built; the cache of kernel and packages stays
+	rm -rf $(OUT)
