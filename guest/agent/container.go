@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,8 +52,9 @@ type container struct {
 
 	limits sync.Mutex // one update at a time
 
-	mu    sync.Mutex
-	procs map[string]*proc // by exec id; "" is init; nil while it is started
+	mu       sync.Mutex
+	procs    map[string]*proc // by exec id; "" is init; nil while it is started
+	finished []string         // exec ids of procs that ended, oldest first
 }
 
 // checkID accepts what can name a directory.
@@ -110,8 +110,8 @@ func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error
 }
 
 // newContainer creates a container and starts its process up to its execve. On
-// error nothing is left of it.
-func newContainer(ctx context.Context, table *streams, reap *reaper, req *api.CreateRequest) (_ *container, err error) {
+// error nothing is left of it but st.
+func newContainer(st *stdioStreams, reap *reaper, req *api.CreateRequest) (*container, error) {
 	spec, err := decodeSpec(req.GetId(), req.GetSpec())
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func newContainer(ctx context.Context, table *streams, reap *reaper, req *api.Cr
 	lp, err := newProcess(spec.Process)
 	if err == nil {
 		lp.Init = true
-		err = c.launch(ctx, table, "", lp, req.GetStdio())
+		err = c.launch(st, "", lp, req.GetStdio())
 	}
 	if err != nil {
 		return nil, errors.Join(err, lc.Destroy())
@@ -140,9 +140,8 @@ func newContainer(ctx context.Context, table *streams, reap *reaper, req *api.Cr
 	return c, nil
 }
 
-// launch starts lp under the name execID. On error it is not running and its
-// streams are closed.
-func (c *container) launch(ctx context.Context, table *streams, execID string, lp *libcontainer.Process, want *api.Stdio) (err error) {
+// launch starts lp under the name execID. On error it is not running.
+func (c *container) launch(st *stdioStreams, execID string, lp *libcontainer.Process, want *api.Stdio) (err error) {
 	if err := c.reserve(execID); err != nil {
 		return err
 	}
@@ -160,7 +159,7 @@ func (c *container) launch(ctx context.Context, table *streams, execID string, l
 	if err != nil {
 		return fmt.Errorf("root gid: %w", err)
 	}
-	sio, err := openStdio(ctx, table, want, lp, uid, gid)
+	sio, err := openStdio(st, want, lp, uid, gid)
 	if err != nil {
 		return err
 	}
@@ -172,11 +171,16 @@ func (c *container) launch(ctx context.Context, table *streams, execID string, l
 	c.mu.Lock()
 	c.procs[execID] = p
 	c.mu.Unlock()
-	go p.watch(c.reap, func() {
-		if execID == "" {
-			c.killRest()
+	go func() {
+		p.watch(c.reap, func() {
+			if execID == "" {
+				c.killRest()
+			}
+		})
+		if execID != "" {
+			c.retire(execID)
 		}
-	})
+	}()
 	return nil
 }
 
@@ -208,6 +212,21 @@ func (c *container) reserve(execID string) error {
 	}
 	c.procs[execID] = nil
 	return nil
+}
+
+// maxFinished is how many ended execs a container remembers for a late Wait: a
+// health check adds one every few seconds, for ever.
+const maxFinished = 256
+
+// retire remembers an ended exec and forgets the oldest.
+func (c *container) retire(execID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finished = append(c.finished, execID)
+	if len(c.finished) > maxFinished {
+		delete(c.procs, c.finished[0])
+		c.finished = c.finished[1:]
+	}
 }
 
 func (c *container) forget(execID string) {
@@ -277,7 +296,7 @@ func awaitExec(p *proc) (seen bool, err error) {
 const initFailed = 255
 
 // exec starts one more process.
-func (c *container) exec(ctx context.Context, table *streams, req *api.ExecRequest) (*proc, error) {
+func (c *container) exec(st *stdioStreams, req *api.ExecRequest) (*proc, error) {
 	if req.GetExecId() == "" {
 		return nil, fmt.Errorf("%w: no exec ID", errProcess)
 	}
@@ -302,7 +321,7 @@ func (c *container) exec(ctx context.Context, table *streams, req *api.ExecReque
 	if sub := req.GetCgroup(); sub != "" {
 		lp.SubCgroupPaths = map[string]string{"": sub}
 	}
-	if err := c.launch(ctx, table, req.GetExecId(), lp, req.GetStdio()); err != nil {
+	if err := c.launch(st, req.GetExecId(), lp, req.GetStdio()); err != nil {
 		return nil, err
 	}
 	return c.proc(req.GetExecId())

@@ -169,23 +169,25 @@ func testBackground(t *testing.T, vm *agenttest.VM) {
 	started(t, vm, "bg", sh("bg", "sleep 1000"))
 	out := vm.Stream(t)
 	_, err := vm.Exec(t.Context(), &api.ExecRequest{
-		Id: "bg", ExecId: "e", Process: agenttest.Encode(t, sh("bg", "(cat /tmp/gate; echo late) & yes | head -c 300000").Process),
-		Stdio: &api.Stdio{Stdout: out.StreamID()},
+		Id: "bg", ExecId: "e",
+		Process: agenttest.Encode(t, sh("bg", "mkfifo /tmp/gate; (read x </tmp/gate; echo late) & yes | head -c 300000").Process),
+		Stdio:   &api.Stdio{Stdout: out.StreamID()},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := make([]byte, 300000)
-	if code, _ := execSh(t, vm, "bg", "gate", "true"); code != "" {
-		t.Error(code)
-	}
-	if _, err := io.ReadFull(out, first); err != nil {
-		t.Fatal(err)
-	}
+	// Wait answers only once all this is sent, and more than a window may be
+	// unread meanwhile; 300000 bytes are less.
 	if code := vm.MustWait(t, "bg", "e").GetStatus(); code != 0 {
 		t.Errorf("status %d", code)
 	}
-	out.Close()
+	if _, err := io.ReadFull(out, make([]byte, 300000)); err != nil {
+		t.Fatal(err)
+	}
+	execSh(t, vm, "bg", "gate", "echo open >/tmp/gate")
+	if got := <-agenttest.Collect(out); got != "late\n" {
+		t.Errorf("got %q from the background process, want \"late\\n\"", got)
+	}
 }
 
 func testTerminal(t *testing.T, vm *agenttest.VM) {

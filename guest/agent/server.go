@@ -176,6 +176,24 @@ func (s *server) Hello(_ context.Context, req *api.HelloRequest) (*api.HelloResp
 }
 
 func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {
+	st, err := s.streams.claim(ctx, req.GetStdio())
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.create(st, req)
+	if err != nil {
+		st.close()
+		return nil, err
+	}
+	init, err := c.proc("")
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateResponse{Pid: uint32(init.pid)}, nil
+}
+
+// create makes the container and enters it under its id.
+func (s *server) create(st *stdioStreams, req *api.CreateRequest) (c *container, err error) {
 	id := req.GetId()
 	if err := checkID(id); err != nil {
 		return nil, err
@@ -187,8 +205,6 @@ func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.Creat
 	}
 	s.containers[id] = nil
 	s.mu.Unlock()
-
-	var c *container
 	defer func() { // also after a panic
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -198,15 +214,7 @@ func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.Creat
 			s.containers[id] = c
 		}
 	}()
-	c, err := newContainer(ctx, s.streams, s.reap, req)
-	if err != nil {
-		return nil, err
-	}
-	init, err := c.proc("")
-	if err != nil {
-		return nil, err
-	}
-	return &api.CreateResponse{Pid: uint32(init.pid)}, nil
+	return newContainer(st, s.reap, req)
 }
 
 // container returns a created container.
@@ -225,15 +233,24 @@ func (s *server) Start(_ context.Context, req *api.StartRequest) (*api.Empty, er
 }
 
 func (s *server) Exec(ctx context.Context, req *api.ExecRequest) (*api.ExecResponse, error) {
+	st, err := s.streams.claim(ctx, req.GetStdio())
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.exec(st, req)
+	if err != nil {
+		st.close()
+		return nil, err
+	}
+	return &api.ExecResponse{Pid: uint32(p.pid)}, nil
+}
+
+func (s *server) exec(st *stdioStreams, req *api.ExecRequest) (*proc, error) {
 	c, err := s.container(req.GetId())
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.exec(ctx, s.streams, req)
-	if err != nil {
-		return nil, err
-	}
-	return &api.ExecResponse{Pid: uint32(p.pid)}, nil
+	return c.exec(st, req)
 }
 
 func (s *server) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitResponse, error) {

@@ -3,9 +3,9 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -28,11 +28,9 @@ type stdio struct {
 	childEnds []*os.File
 }
 
-// openStdio claims the streams that want names and gives lp its ends of them;
-// uid and gid will own pipes. On error all is closed again.
-func openStdio(ctx context.Context, table *streams, want *api.Stdio, lp *libcontainer.Process, uid, gid int) (_ *stdio, err error) {
-	ctx, cancel := context.WithTimeout(ctx, streamWait)
-	defer cancel()
+// openStdio gives lp its ends of what st carries; uid and gid will own pipes. On
+// error nothing but st is open.
+func openStdio(st *stdioStreams, want *api.Stdio, lp *libcontainer.Process, uid, gid int) (_ *stdio, err error) {
 	s := &stdio{}
 	defer func() {
 		if err != nil {
@@ -40,59 +38,34 @@ func openStdio(ctx context.Context, table *streams, want *api.Stdio, lp *libcont
 		}
 	}()
 	if want.GetTerminal() {
-		return s, s.openTerminal(ctx, table, want, lp)
+		return s, s.openTerminal(st, want, lp)
 	}
-	if err := s.openInput(ctx, table, want.GetStdin(), lp, uid, gid); err != nil {
-		return nil, fmt.Errorf("stdin: %w", err)
-	}
-	stdout, err := s.openOutput(ctx, table, want.GetStdout(), uid, gid)
-	if err != nil {
-		return nil, fmt.Errorf("stdout: %w", err)
-	}
-	stderr, err := s.openOutput(ctx, table, want.GetStderr(), uid, gid)
-	if err != nil {
-		return nil, fmt.Errorf("stderr: %w", err)
+	if st.in != nil {
+		mine, theirs, err := newPipe(false, uid, gid)
+		if err != nil {
+			return nil, fmt.Errorf("stdin: %w", err)
+		}
+		s.in, s.inSrc, lp.Stdin = mine, st.in, theirs
+		s.childEnds = append(s.childEnds, theirs)
 	}
 	// A nil *os.File in an io.Writer would not be nil, and nil means /dev/null.
-	if stdout != nil {
-		lp.Stdout = stdout
+	if st.out != nil {
+		if lp.Stdout, err = s.openOutput(st.out, uid, gid); err != nil {
+			return nil, fmt.Errorf("stdout: %w", err)
+		}
 	}
-	if stderr != nil {
-		lp.Stderr = stderr
+	if st.err != nil {
+		if lp.Stderr, err = s.openOutput(st.err, uid, gid); err != nil {
+			return nil, fmt.Errorf("stderr: %w", err)
+		}
 	}
 	return s, nil
 }
 
-func (s *stdio) openInput(ctx context.Context, table *streams, id uint32, lp *libcontainer.Process, uid, gid int) error {
-	if id == 0 {
-		return nil
-	}
-	src, err := table.take(ctx, id)
-	if err != nil {
-		return err
-	}
-	s.inSrc = src
-	mine, theirs, err := newPipe(false, uid, gid)
-	if err != nil {
-		return err
-	}
-	s.in, lp.Stdin = mine, theirs
-	s.childEnds = append(s.childEnds, theirs)
-	return nil
-}
-
-// openOutput returns the process's end, nil for /dev/null.
-func (s *stdio) openOutput(ctx context.Context, table *streams, id uint32, uid, gid int) (*os.File, error) {
-	if id == 0 {
-		return nil, nil
-	}
-	dst, err := table.take(ctx, id)
-	if err != nil {
-		return nil, err
-	}
+// openOutput returns the process's end of a pipe to dst.
+func (s *stdio) openOutput(dst stream, uid, gid int) (io.Writer, error) {
 	mine, theirs, err := newPipe(true, uid, gid)
 	if err != nil {
-		dst.Close()
 		return nil, err
 	}
 	s.outs = append(s.outs, newOutput(mine, dst))
@@ -101,25 +74,12 @@ func (s *stdio) openOutput(ctx context.Context, table *streams, id uint32, uid, 
 }
 
 // openTerminal has libcontainer open a pty in the container and send its master.
-func (s *stdio) openTerminal(ctx context.Context, table *streams, want *api.Stdio, lp *libcontainer.Process) error {
-	if id := want.GetStdin(); id != 0 {
-		src, err := table.take(ctx, id)
-		if err != nil {
-			return fmt.Errorf("stdin: %w", err)
-		}
-		s.inSrc = src
-	}
-	if id := want.GetStdout(); id != 0 {
-		dst, err := table.take(ctx, id)
-		if err != nil {
-			return fmt.Errorf("stdout: %w", err)
-		}
-		s.out = dst
-	}
+func (s *stdio) openTerminal(st *stdioStreams, want *api.Stdio, lp *libcontainer.Process) error {
 	parent, child, err := utils.NewSockPair("console")
 	if err != nil {
 		return fmt.Errorf("console socket: %w", err)
 	}
+	s.inSrc, s.out = st.in, st.out
 	s.console = parent
 	s.childEnds = append(s.childEnds, child)
 	lp.ConsoleSocket = child

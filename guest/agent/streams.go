@@ -8,6 +8,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/runm/runm/guest/api"
 )
 
 // streamWait bounds how long a request waits for a stream it names: the host
@@ -63,6 +65,45 @@ func (t *streams) take(ctx context.Context, id uint32) (stream, error) {
 		case <-w:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("stream %d: %w", id, ctx.Err())
+		}
+	}
+}
+
+// stdioStreams are the streams that a request names; nil is /dev/null.
+type stdioStreams struct{ in, out, err stream }
+
+// claim takes the streams that want names. They are the caller's to close, on
+// every path: nobody else knows them any more.
+func (t *streams) claim(ctx context.Context, want *api.Stdio) (*stdioStreams, error) {
+	ctx, cancel := context.WithTimeout(ctx, streamWait)
+	defer cancel()
+	s := &stdioStreams{}
+	for _, one := range []struct {
+		name string
+		id   uint32
+		to   *stream
+	}{
+		{"stdin", want.GetStdin(), &s.in},
+		{"stdout", want.GetStdout(), &s.out},
+		{"stderr", want.GetStderr(), &s.err},
+	} {
+		if one.id == 0 {
+			continue
+		}
+		got, err := t.take(ctx, one.id)
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("%s: %w", one.name, err)
+		}
+		*one.to = got
+	}
+	return s, nil
+}
+
+func (s *stdioStreams) close() {
+	for _, one := range []stream{s.in, s.out, s.err} {
+		if one != nil {
+			one.Close()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -183,6 +184,47 @@ func TestStreams(t *testing.T) {
 	defer cancel()
 	if _, err := table.take(ctx, 4); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("taken before: %v, want a deadline", err)
+	}
+}
+
+func TestClaim(t *testing.T) {
+	hs, gs := sessions(t)
+	table := newStreams()
+	var ids []uint32
+	for range 2 {
+		st, err := hs.OpenStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, st.StreamID())
+		defer func() {
+			if _, err := st.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("stream %d: %v, want it closed", st.StreamID(), err)
+			}
+		}()
+		got, err := gs.AcceptStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.put(got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := table.claim(ctx, &api.Stdio{Stdin: ids[0], Stdout: ids[1], Stderr: 99})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stderr") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRetire(t *testing.T) {
+	c := &container{procs: map[string]*proc{"": {}}}
+	for i := range maxFinished + 10 {
+		id := fmt.Sprint(i)
+		c.procs[id] = &proc{}
+		c.retire(id)
+	}
+	if len(c.procs) != maxFinished+1 || c.procs[""] == nil || c.procs["9"] != nil || c.procs["10"] == nil {
+		t.Errorf("%d remembered", len(c.procs))
 	}
 }
 
