@@ -114,6 +114,11 @@ func (b *box) close(t *testing.T) {
 		}
 	}
 	leak.Check(t, b.scope)
+	// RemoveAll would go through a mount to files that are not the test's.
+	if mounts, err := b.scope.Mounts(); err != nil || len(mounts) > 0 {
+		t.Errorf("%s stays: %q, %v", b.dir, mounts, err)
+		return
+	}
 	if err := os.RemoveAll(b.dir); err != nil {
 		t.Error(err)
 	}

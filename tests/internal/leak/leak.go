@@ -94,7 +94,7 @@ func (s *Scope) Wait(limit time.Duration) ([]string, error) {
 func (s *Scope) Left() ([]string, error) {
 	var left []string
 	for _, look := range []func() ([]string, error){
-		s.processes, s.mounts, s.cgroups, s.newTaps, s.sockets, s.containers,
+		s.processes, s.Mounts, s.cgroups, s.newTaps, s.sockets, s.containers,
 	} {
 		found, err := look()
 		if err != nil {
@@ -144,9 +144,9 @@ func (s *Scope) containers() ([]string, error) {
 	return left, nil
 }
 
-// mounts lists the mounts below Root in the test's own mount namespace; those
+// Mounts lists the mounts below Root in the test's own mount namespace; those
 // of other namespaces last as long as a process, which processes finds.
-func (s *Scope) mounts() ([]string, error) {
+func (s *Scope) Mounts() ([]string, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
