@@ -159,6 +159,7 @@ func (m *monitor) accept() error {
 	}
 	m.dir = dir
 	m.undo.Push(dir.Remove)
+	m.undo.Push(func() error { return share.Remove(m.shareDir()) })
 	m.openLog()
 	self, err := proc.Self()
 	if err != nil {
@@ -178,7 +179,7 @@ func (m *monitor) accept() error {
 		return err
 	}
 	m.undo.Push(m.listener.Close)
-	if err := os.Mkdir(filepath.Join(string(dir), store.ShareDir), 0o700); err != nil {
+	if err := os.Mkdir(m.shareDir(), 0o700); err != nil {
 		return fmt.Errorf("staging directory: %w", err)
 	}
 	m.cgroup, err = cgroup.New(m.setup.ID, m.setup.Spec, m.setup.Systemd, hostOverhead(m.state), nil)
@@ -187,6 +188,8 @@ func (m *monitor) accept() error {
 	}
 	return m.create.Send(Step{Kind: StepAccepted})
 }
+
+func (m *monitor) shareDir() string { return filepath.Join(string(m.dir), store.ShareDir) }
 
 // overhead is the memory in bytes that the host's limit must allow beyond the
 // container's own: the rest of the guest's memory and the VMM.
@@ -222,7 +225,7 @@ func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, e
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(m.setup.BootSeconds)*time.Second,
 		fmt.Errorf("no answer for %d s (boot_timeout_seconds)", m.setup.BootSeconds))
 	defer cancel()
-	staging, err := share.New(filepath.Join(string(m.dir), store.ShareDir))
+	staging, err := share.New(m.shareDir())
 	if err != nil {
 		return nil, nil, err
 	}

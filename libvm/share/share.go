@@ -8,6 +8,7 @@
 package share
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,4 +76,14 @@ func makeMountpoint(path string, dir bool) error {
 		return err
 	}
 	return os.WriteFile(path, nil, 0o444)
+}
+
+// Remove unmounts a staging directory and what is mounted below it, if it is
+// mounted. The mount namespace's end does the same.
+func Remove(dir string) error {
+	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount staging directory %s: %w", dir, err)
+	}
+	return nil
 }

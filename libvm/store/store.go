@@ -168,9 +168,24 @@ func (d Dir) Lock() (*os.File, error) {
 	return f, nil
 }
 
-// Remove removes the directory and all in it.
+// Remove removes the directory: the files in it and the empty staging
+// directory. It never descends: in the monitor's mount namespace the
+// container's own files are mounted below.
 func (d Dir) Remove() error {
-	if err := os.RemoveAll(string(d)); err != nil {
+	entries, err := os.ReadDir(string(d))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	for _, e := range entries {
+		// unlink(2) or rmdir(2), which fails on what is not empty.
+		if err := os.Remove(filepath.Join(string(d), e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("state directory: %w", err)
+		}
+	}
+	if err := os.Remove(string(d)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	return nil

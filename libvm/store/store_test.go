@@ -1,0 +1,82 @@
+//go:build linux
+
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestLifeOfADirectory(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "root")
+	d, err := Create(root, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(root, "c1"); !errors.Is(err, ErrExist) {
+		t.Errorf("second Create = %v, want ErrExist", err)
+	}
+	if err := d.Save(&State{ID: "c1", Bundle: "/b"}); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := d.Load(); err != nil || s.Bundle != "/b" {
+		t.Errorf("Load = %+v, %v", s, err)
+	}
+	if ids, err := List(root); err != nil || len(ids) != 1 || ids[0] != "c1" {
+		t.Errorf("List = %v, %v", ids, err)
+	}
+	if err := os.Mkdir(filepath.Join(string(d), ShareDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(root, "c1"); !errors.Is(err, ErrNotExist) {
+		t.Errorf("Open after Remove = %v, want ErrNotExist", err)
+	}
+	if err := d.Remove(); err != nil {
+		t.Errorf("second Remove: %v", err)
+	}
+}
+
+func TestIDsNeverLeaveTheRoot(t *testing.T) {
+	for _, id := range []string{"", ".", "..", "../x", "a/b", "/etc"} {
+		if _, err := Create(t.TempDir(), id); err == nil {
+			t.Errorf("Create(%q) was accepted", id)
+		}
+	}
+}
+
+// In the monitor the container's own files are mounted below the directory.
+func TestRemoveNeverDeletesWhatIsMountedBelow(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	precious := t.TempDir()
+	file := filepath.Join(precious, "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Create(t.TempDir(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	share := filepath.Join(string(d), ShareDir)
+	if err := os.Mkdir(share, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(precious, share, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(share, unix.MNT_DETACH) })
+	if err := d.Remove(); err == nil {
+		t.Error("Remove of a directory with a mount succeeded")
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("the mounted file is gone: %v", err)
+	}
+}
