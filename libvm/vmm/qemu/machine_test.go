@@ -107,6 +107,23 @@ func TestGuest(t *testing.T) {
 			t.Errorf("console: %q", g.Machine.Console())
 		}
 	})
+	t.Run("ACLs of the host", func(t *testing.T) {
+		file := filepath.Join(share, "acl")
+		if err := os.WriteFile(file, nil, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		// Version 2, then tag, permission and id of user::rw-, user:7:r--,
+		// group::r--, mask::r--, other::--- (linux/posix_acl_xattr.h).
+		const none = "\xff\xff\xff\xff"
+		acl := "\x02\x00\x00\x00" + "\x01\x00\x06\x00" + none + "\x02\x00\x04\x00\x07\x00\x00\x00" +
+			"\x04\x00\x04\x00" + none + "\x10\x00\x04\x00" + none + "\x20\x00\x00\x00" + none
+		if err := unix.Setxattr(file, "system.posix_acl_access", []byte(acl), 0); err != nil {
+			t.Skip("this filesystem has no ACLs: ", err)
+		}
+		if got := g.Do("acl " + g.Do("mount virtiofs share") + "/acl"); got != acl {
+			t.Errorf("ACL in the guest %q, want %q", got, acl)
+		}
+	})
 	t.Run("a mount made later is seen", func(t *testing.T) {
 		dir := g.Do("mount virtiofs share")
 		later := filepath.Join(share, "later")

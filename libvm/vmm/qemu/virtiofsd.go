@@ -14,8 +14,10 @@ import (
 // Chroot, not namespace: mounts made later below the share must be seen.
 // Submounts are not announced: the guest sees one filesystem, whose mountinfo
 // root keeps the names of bind mounts. Files are found again by handle where
-// their filesystem has handles, else each file the guest ever saw would cost
-// one of our open files.
+// their filesystem has handles, else each file the guest remembers would cost
+// one of our open files: measured, a tree of 25,000 failed at 19,400 of 20,000
+// (ENFILE) with --inode-file-handles=never, and takes 22 with prefer. A thread
+// pool made no difference.
 func VirtiofsdArgs(s vmm.Share, listen int, nofile uint64) []string {
 	args := []string{
 		fmt.Sprintf("--fd=%d", listen),
@@ -23,7 +25,7 @@ func VirtiofsdArgs(s vmm.Share, listen int, nofile uint64) []string {
 		"--sandbox=chroot",
 		"--cache=auto",
 		"--no-announce-submounts",
-		"--xattr",
+		"--posix-acl", // and with it, extended attributes
 		"--inode-file-handles=prefer",
 		fmt.Sprintf("--rlimit-nofile=%d", nofile),
 		"--log-level=warn",

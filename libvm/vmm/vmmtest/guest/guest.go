@@ -17,6 +17,8 @@ import (
 type System struct {
 	// Mount makes the share tagged tag readable and returns where it is.
 	Mount func(fstype, tag string) (dir string, err error)
+	// ACL returns a file's access ACL; only a real guest has it.
+	ACL func(path string) (string, error)
 	// Print writes a line to the console.
 	Print func(string)
 }
@@ -30,6 +32,7 @@ type System struct {
 //	cat PATH            the file's contents
 //	ls PATH             the names in a directory, each in a line
 //	walk PATH           how many files are below it, each looked up
+//	acl PATH            the raw access ACL
 //	write PATH TEXT     nothing
 //	print TEXT          nothing; the text goes to the console
 //	poweroff            no answer: Serve returns nil
@@ -70,6 +73,8 @@ func obey(line string, sys System) (string, error) {
 		return list(rest)
 	case "walk":
 		return walk(rest)
+	case "acl":
+		return sys.ACL(rest)
 	case "write":
 		return "", os.WriteFile(first, []byte(second), 0o644)
 	case "print":

@@ -14,6 +14,9 @@ import (
 	"github.com/runm/runm/libvm/vmm/vmmtest/guest"
 )
 
+// aclName is where Linux keeps a file's access ACL.
+const aclName = "system.posix_acl_access"
+
 func main() {
 	if err := run(); err != nil {
 		printConsole("guest: " + err.Error())
@@ -34,7 +37,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	return guest.Serve(port, guest.System{Mount: mountShare, Print: printConsole})
+	return guest.Serve(port, guest.System{Mount: mountShare, ACL: accessACL, Print: printConsole})
+}
+
+func accessACL(path string) (string, error) {
+	b := make([]byte, 1024)
+	n, err := unix.Getxattr(path, aclName, b)
+	return string(b[:max(0, n)]), err
 }
 
 func mountShare(fstype, tag string) (string, error) {
