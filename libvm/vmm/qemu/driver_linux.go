@@ -70,7 +70,10 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config) (m *machine, err err
 	if err != nil {
 		return nil, err
 	}
-	if err := d.launch(m, daemons, args, in, &u); err != nil {
+	if err := d.launch(m, daemons, program{
+		name: "QEMU", path: d.QEMU, args: args, files: in.files,
+		confine: func() error { return confine(qemuCaps(cfg, d.Host), []string{d.QEMU, cfg.Kernel, cfg.Initrd}) },
+	}, &u); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -152,23 +155,37 @@ func (d Driver) daemons(shares []vmm.Share, in *inherited, fds *FDs) ([]daemon, 
 
 // launch starts the daemons and QEMU without waiting for either: QEMU's
 // request is already in the daemon's queue.
-func (d Driver) launch(m *machine, daemons []daemon, args []string, in *inherited, u *undo.Stack) error {
+func (d Driver) launch(m *machine, daemons []daemon, qemu program, u *undo.Stack) error {
 	u.Push(m.destroy)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)
 	}
 	for _, fs := range daemons {
-		files := []*os.File{fs.listener}
-		p, err := launch("virtiofsd", d.Virtiofsd, VirtiofsdArgs(fs.share, firstFD, limit.Max), files)
+		p, err := launch(program{
+			name: "virtiofsd", path: d.Virtiofsd,
+			args:  VirtiofsdArgs(fs.share, firstFD, limit.Max),
+			files: []*os.File{fs.listener},
+		})
 		if err != nil {
 			return err
 		}
 		m.daemons = append(m.daemons, p)
 	}
 	var err error
-	m.qemu, err = launch("QEMU", d.QEMU, args, in.files)
+	m.qemu, err = launch(qemu)
 	return err
+}
+
+// qemuCaps is what QEMU needs beyond its descriptors: nothing, unless it
+// serves files itself.
+func qemuCaps(cfg *vmm.Config, host Host) capSet {
+	for _, s := range cfg.Shares {
+		if s.Type == vmm.Share9p && host.Root {
+			return ownFiles()
+		}
+	}
+	return 0
 }
 
 // installed returns an error that wraps vmm.ErrNotInstalled when path is no

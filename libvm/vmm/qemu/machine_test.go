@@ -239,6 +239,61 @@ func eventually(yes func() bool) bool {
 	return false
 }
 
+// TestConfinement: QEMU has no capability, virtiofsd those that owning files
+// takes; neither has our descriptors or can gain privileges.
+func TestConfinement(t *testing.T) {
+	d := driver(t)
+	secret, err := os.Open(os.Args[0]) // must not be inherited
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	g := vmmtest.Boot(t, d, config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir()))
+	defer g.End()
+	g.Do("echo up")
+	pids := g.Machine.(vmm.Processes).Pids()
+	if len(pids) != 2 {
+		t.Fatalf("processes %v, want QEMU and virtiofsd", pids)
+	}
+	// chown, dac_override, dac_read_search (file handles), fowner, fsetid,
+	// setgid, setuid, mknod, setfcap.
+	const virtiofsdCaps = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<6 | 1<<7 | 1<<27 | 1<<31
+	for i, allowed := range []uint64{0, virtiofsdCaps} {
+		if got := capabilities(t, pids[i]); got&^allowed != 0 {
+			t.Errorf("process %d has capabilities %#x, allowed are %#x", i, got, allowed)
+		}
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pids[i]))
+		if err != nil || len(fds) == 0 {
+			t.Fatalf("descriptors of process %d: %v, %v", i, fds, err)
+		}
+		for _, fd := range fds {
+			if target, err := os.Readlink(fd); err == nil && target == secret.Name() {
+				t.Errorf("process %d has inherited %s", i, target)
+			}
+		}
+	}
+}
+
+// capabilities returns the permitted set of a process.
+func capabilities(t *testing.T, pid int) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "CapPrm:"); ok {
+			caps, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return caps
+		}
+	}
+	t.Fatalf("no capabilities in the status of %d", pid)
+	return 0
+}
+
 // TestManyFiles: a guest that looks at more files than virtiofsd may open
 // still sees them all.
 func TestManyFiles(t *testing.T) {

@@ -29,32 +29,48 @@ type process struct {
 	err    error         // valid after done: why it ended, nil for status 0
 }
 
-// launch starts a child. files become its descriptors 3, 4, …; the caller
-// still closes them. Every child must be awaited through done.
-func launch(name, path string, args []string, files []*os.File) (*process, error) {
-	p := &process{name: name, stderr: newTail(stderrTail), done: make(chan struct{})}
-	p.cmd = exec.Command(path, args...)
+// program is what launch starts.
+type program struct {
+	name  string // for errors
+	path  string
+	args  []string
+	files []*os.File // become the descriptors 3, 4, …; the caller closes them
+	// confine, when set, runs on the thread that forks, just before, and may
+	// restrict it for good.
+	confine func() error
+}
+
+// launch starts a child. Every child must be awaited through done.
+func launch(prog program) (*process, error) {
+	p := &process{name: prog.name, stderr: newTail(stderrTail), done: make(chan struct{})}
+	p.cmd = exec.Command(prog.path, prog.args...)
 	p.cmd.Stderr = p.stderr
-	p.cmd.ExtraFiles = files
+	p.cmd.ExtraFiles = prog.files
 	p.cmd.WaitDelay = stderrGrace
 	// What the caller has in its environment is not the child's business.
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C"}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
-	go p.run(started)
+	go p.run(prog.confine, started)
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", prog.name, err)
 	}
 	return p, nil
 }
 
 // run keeps its thread until the child has ended: the kernel sends the
 // parent-death signal when the thread that forked ends, not when the process
-// does (prctl(2), PR_SET_PDEATHSIG).
-func (p *process) run(started chan<- error) {
+// does (prctl(2), PR_SET_PDEATHSIG). The thread is never unlocked, so it ends
+// with run: nothing else may run on what confine has left of it.
+func (p *process) run(confine func() error, started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := p.cmd.Start()
+	var err error
+	if confine != nil {
+		err = confine()
+	}
+	if err == nil {
+		err = p.cmd.Start()
+	}
 	started <- err
 	if err != nil {
 		return
