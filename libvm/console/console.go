@@ -48,13 +48,27 @@ func (p *Pty) setup(size *specs.Box) error {
 	if err != nil {
 		return err
 	}
-	if err := c.SetRaw(); err != nil {
+	if err := raw(c); err != nil {
 		return err
 	}
 	if size == nil {
 		return nil
 	}
 	return c.Resize(console.WinSize{Width: uint16(size.Width), Height: uint16(size.Height)})
+}
+
+// raw makes c carry bytes as they are. The library's SetRaw keeps output
+// processing, which would turn the guest's \r\n into \r\r\n.
+func raw(c console.Console) error {
+	if err := c.SetRaw(); err != nil {
+		return err
+	}
+	t, err := unix.IoctlGetTermios(int(c.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	t.Oflag &^= unix.OPOST
+	return unix.IoctlSetTermios(int(c.Fd()), unix.TCSETS, t)
 }
 
 // Close closes both ends.

@@ -32,7 +32,7 @@ func NewRelay(p *Pty) (*Relay, error) {
 	if err := r.Resize(); err != nil {
 		return nil, err
 	}
-	if err := user.SetRaw(); err != nil {
+	if err := raw(user); err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
 	go func() {
