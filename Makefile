@@ -41,7 +41,7 @@ kernel: deps ## build the guest's kernel, once per machine
 
 # Static, with libseccomp: process 1 of the guest has no libraries.
 agent: deps ## build the guest's process 1 and the initramfs
-	@CGO_ENABLED=1 $(GOBUILD) -tags 'seccomp netgo osusergo' \
+	@CGO_ENABLED=1 $(GOBUILD) -tags 'seccomp netgo osusergo runc_nocriu' \
 		-ldflags '-s -w -extldflags -static' -o $(OUT)/agent ./guest/cmd/agent
 	@go run ./guest/image -agent $(OUT)/agent -o $(LIB)/initramfs.cpio
 
