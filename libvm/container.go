@@ -8,7 +8,6 @@
 package libvm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -184,22 +183,18 @@ func replyError(a *monitor.Reply) error {
 }
 
 // waitCreated waits while the container is being made: other tools start it
-// right after they began to create it.
-func (c *Container) waitCreated(ctx context.Context) error {
-	for {
-		status, err := c.Status()
-		if err != nil || status != specs.StateCreating {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the container is still being created: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-		if fresh, err := Load(filepath.Dir(string(c.dir)), c.State.ID); err != nil {
-			return err
-		} else if fresh.State.Monitor.Pid != 0 {
-			c.State = fresh.State
-		}
+// right after they began to create it. ErrNotExist means that create failed.
+func (c *Container) waitCreated() error {
+	if c.State.Monitor.Pid == 0 {
+		return ErrNotExist // create has not got far enough to be waited for
 	}
+	if _, err := c.ask(monitor.Request{Op: monitor.OpCreated}); err != nil && !isGone(err) {
+		return err
+	}
+	fresh, err := Load(filepath.Dir(string(c.dir)), c.State.ID)
+	if err != nil {
+		return err
+	}
+	c.State = fresh.State
+	return nil
 }

@@ -21,18 +21,13 @@ import (
 	"github.com/runm/runm/libvm/store"
 )
 
-// creatingTimeout is how long start waits for a create under way.
-const creatingTimeout = 2 * time.Minute
-
 // killGrace is how long a process may take to end after SIGKILL.
 const killGrace = 10 * time.Second
 
 // Start lets the container's process execve and returns when it did (runtime.md,
 // "Start"). A poststart hook that fails stops the container.
 func (c *Container) Start(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, creatingTimeout)
-	defer cancel()
-	if err := c.waitCreated(wait); err != nil {
+	if err := c.waitCreated(); err != nil {
 		return err
 	}
 	lock, err := c.dir.Lock()

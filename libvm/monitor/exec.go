@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -76,23 +77,26 @@ func (g *guest) exec(container, id string, r *request) error {
 		g.killExec(container, id)
 		return nil
 	}
-	go g.execEvents(container, id, r)
+	var over atomic.Bool
+	go g.execEvents(container, id, r, &over)
 	end, err := g.agent.Wait(context.Background(), &api.WaitRequest{Id: container, ExecId: id})
 	if err != nil {
 		return nil // the machine is gone: the stub sees its connection end
 	}
+	over.Store(true)
 	io.drained(end)
 	_ = r.conn.Send(ExecExit{Status: int(end.Status & 0xff)})
 	return nil
 }
 
 // execEvents passes on what happens to the stub, until it or the exec ends.
-func (g *guest) execEvents(container, id string, r *request) {
+func (g *guest) execEvents(container, id string, r *request, over *atomic.Bool) {
 	for {
 		var e ExecEvent
 		if _, err := r.conn.Recv(&e); err != nil {
-			// Killed, or done with: then the agent knows no such process.
-			g.killExec(container, id)
+			if !over.Load() {
+				g.killExec(container, id)
+			}
 			return
 		}
 		switch {

@@ -159,6 +159,10 @@ func (m *monitor) step(c *container, s Step) error {
 		}
 		m.undo.Keep()
 		m.create = nil
+		for _, r := range m.waiting {
+			r.reply(Reply{Status: c.status})
+		}
+		m.waiting = nil
 		// The setup is done with; what is left is waiting.
 		m.setup.Spec, m.setup.Plan.Guest = nil, nil
 		debug.FreeOSMemory()

@@ -64,6 +64,9 @@ type monitor struct {
 	containers map[string]*container
 	execs      int // counts up, names execs
 
+	// waiting are the requests to be answered when create is through.
+	waiting []request
+
 	requests chan request
 	results  chan func() // run by the owner
 	joined   chan struct{}

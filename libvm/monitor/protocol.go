@@ -65,7 +65,9 @@ const (
 type Op string
 
 const (
-	OpStatus    Op = "status"
+	OpStatus Op = "status"
+	// OpCreated is answered when the container is no longer being created.
+	OpCreated   Op = "created"
 	OpStart     Op = "start"
 	OpSignal    Op = "signal"
 	OpExec      Op = "exec"

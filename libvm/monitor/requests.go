@@ -80,12 +80,16 @@ func (m *monitor) handle(c *container, r request) {
 		r.reply(Reply{Error: fmt.Sprintf("container %q is not in this machine", r.ID)})
 		return
 	}
+	if r.Op == OpCreated && m.create != nil {
+		m.waiting = append(m.waiting, r)
+		return
+	}
 	if r.Op != OpStatus && r.Op != OpPids && m.create != nil {
 		r.reply(Reply{Error: "container is still being created", Code: CodeNotRunning})
 		return
 	}
 	switch r.Op {
-	case OpStatus:
+	case OpStatus, OpCreated:
 		r.reply(Reply{Status: c.status})
 	case OpPids:
 		m.pids(r)
