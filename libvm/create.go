@@ -138,7 +138,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	h, err := holder.Start(holder.Config{
-		Spec: p.bundle.Spec, Rootfs: p.bundle.Rootfs, Monitor: holderEnd, TTY: p.tty(),
+		ID: p.opts.ID, Spec: p.bundle.Spec, Rootfs: p.bundle.Rootfs, Monitor: holderEnd, TTY: p.tty(),
 	})
 	if err != nil {
 		return nil, err
@@ -251,7 +251,7 @@ func (p *Prepared) startMonitor(holderConn *os.File) (*monitorProcess, error) {
 	}
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe",
-		Args: []string{monitor.Arg0},
+		Args: []string{monitor.Arg0, p.opts.ID}, // the id is for ps
 		Dir:  "/",
 		// Memory is counted for each container: collect early.
 		Env:         []string{"PATH=" + os.Getenv("PATH"), "GOGC=50", "HOME=/"},

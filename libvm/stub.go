@@ -60,7 +60,7 @@ func (c *Container) ExecDetached(o ExecOpts) (*Stub, error) {
 	defer conn.Close()
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/exe",
-		Args:        []string{StubArg0},
+		Args:        []string{StubArg0, c.State.ID}, // the id is for ps
 		Dir:         "/",
 		Env:         []string{"GOMAXPROCS=1", "GOGC=25", "GODEBUG=asyncpreemptoff=1"},
 		ExtraFiles:  []*os.File{theirs},
@@ -121,6 +121,7 @@ func (s *Stub) Wait(ctx context.Context) (int, error) {
 
 // StubMain is the stub's life.
 func StubMain() int {
+	proc.SetName(StubArg0)
 	conn, err := control.NewConn(os.NewFile(stubControl, "control"))
 	if err != nil {
 		return 255

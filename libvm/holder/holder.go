@@ -70,6 +70,7 @@ type Prepared struct {
 
 // Config is a holder to be started.
 type Config struct {
+	ID     string // shown by ps, used for nothing
 	Spec   *specs.Spec
 	Rootfs string // absolute
 	// Monitor is the holder's end of its connection to the monitor; TTY the
@@ -125,7 +126,7 @@ func Start(c Config) (*Process, error) {
 	}
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/exe",
-		Args:        []string{Arg0},
+		Args:        []string{Arg0, c.ID},
 		Env:         runtimeEnv(),
 		ExtraFiles:  []*os.File{c.Monitor, theirs, orNull(ns.join[unix.CLONE_NEWNS]), orNull(c.TTY)},
 		SysProcAttr: attr,

@@ -24,6 +24,7 @@ const killed = 128 + int(unix.SIGKILL)
 // Main is the holder's life. The caller has locked the main thread, whose
 // namespaces and root /proc/<pid> shows. It does not return before the end.
 func Main() int {
+	proc.SetName(Arg0)
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	if err := proc.CloseLeaked(fdTTY + 1); err != nil {

@@ -192,7 +192,6 @@ func (m *monitor) waitInit(c *container, ends chan<- ended) {
 // end finds nothing left of it, then the holder with the status.
 func (m *monitor) finish(c *container, e ended) error {
 	c.status = specs.StateStopped
-	c.oomKills = e.oomKills
 	m.listener.Close()
 	if m.guest != nil {
 		m.guest.end()
@@ -202,6 +201,9 @@ func (m *monitor) finish(c *container, e ended) error {
 	}
 	if err := m.holderExit(e.status); err != nil {
 		m.log.Error("end of the host process: ", err)
+	}
+	for _, r := range c.waiters {
+		r.reply(Reply{OOMKills: e.oomKills})
 	}
 	return nil
 }

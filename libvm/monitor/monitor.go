@@ -81,8 +81,8 @@ type container struct {
 	stdio       *stdio
 	// pending are signals that came while the machine was paused.
 	pending []Request
-	// oomKills is the guest's count at the container's end.
-	oomKills uint64
+	// waiters are answered at the container's end.
+	waiters []request
 }
 
 // NewDriver makes the driver of a setup; main chooses which there are.
@@ -90,6 +90,7 @@ type NewDriver func(s *Setup) vmm.Driver
 
 // Main is the monitor's life. It returns when nothing is left to own.
 func Main(newDriver NewDriver) int {
+	proc.SetName(Arg0)
 	create, err := control.NewConn(os.NewFile(fdCreate, "create"))
 	if err != nil {
 		return 1

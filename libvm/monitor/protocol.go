@@ -77,6 +77,8 @@ const (
 	OpPids      Op = "pids"
 	OpStats     Op = "stats"
 	OpUpdate    Op = "update"
+	// OpWait is answered at the container's end.
+	OpWait Op = "wait"
 	// OpDestroy ends the machine at once; the answer comes when it is gone.
 	OpDestroy Op = "destroy"
 )

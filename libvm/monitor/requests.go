@@ -105,6 +105,8 @@ func (m *monitor) handle(c *container, r request) {
 		m.resume(c, r)
 	case OpProcesses, OpStats, OpUpdate:
 		m.query(c, r)
+	case OpWait:
+		m.wait(c, r)
 	default:
 		r.reply(Reply{Error: fmt.Sprintf("unknown operation %q", r.Op)})
 	}
@@ -116,6 +118,17 @@ func (m *monitor) beside(f func(ctx context.Context)) {
 		ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
 		defer cancel()
 		f(ctx)
+	}()
+}
+
+// wait keeps the request until the end; its connection closes when the client
+// goes before that.
+func (m *monitor) wait(c *container, r request) {
+	c.waiters = append(c.waiters, r)
+	go func() {
+		var nothing struct{}
+		_, _ = r.conn.Recv(&nothing)
+		r.conn.Close()
 	}()
 }
 

@@ -152,6 +152,12 @@ func readStat(pid int) (stat, error) {
 	return stat{state: f[0][0], start: start}, nil
 }
 
+// SetName names the calling process in tools that show /proc/<pid>/comm, which
+// would show how it was executed: "exe". At most 15 bytes are kept.
+func SetName(name string) {
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
+}
+
 // CloseLeaked closes the descriptors from first on that this process was given
 // by mistake: clients leak sockets and pipes, which must not live as long as a
 // container. The Go runtime's own files are told apart by close-on-exec, so
