@@ -307,3 +307,11 @@ func waitPid(t *testing.T, pid int, limit time.Duration) {
 		return
 	}
 }
+
+// sh runs a script on the host.
+func (c *container) sh(script string) {
+	c.t.Helper()
+	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+}

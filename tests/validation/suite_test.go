@@ -264,9 +264,12 @@ func table(runtime string, rows []row) string {
 		}
 		points := fmt.Sprintf("%d/%d", r.tap.OK, r.tap.NotOK)
 		fmt.Fprintf(&s, "%-32s %-10s %-8s %9s %7.1f  %s\n", r.program, r.class, r.result(), points, r.took.Seconds(), remark)
-		if r.class == standIn {
+		switch {
+		case r.class == standIn:
 			stands[r.result()]++
-		} else {
+		case r.class == nothing && r.result() == pass:
+			real[nothing]++
+		default:
 			real[r.result()]++
 		}
 	}
