@@ -1,6 +1,8 @@
 #!/bin/bash
 # Writes the generated code of guest/api from agent.proto. Needs protoc (Debian:
 # protobuf-compiler); its plugins are built from the module's own versions.
+#
+#   hack/generate.sh [DIR]   write to DIR, an absolute path, and not into the tree
 set -euo pipefail
 hack=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=hack/lib.sh
@@ -10,5 +12,6 @@ command -v protoc >/dev/null || die "protoc not found" "apt-get install protobuf
 bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
 go build -o "$bin/" google.golang.org/protobuf/cmd/protoc-gen-go github.com/containerd/ttrpc/cmd/protoc-gen-go-ttrpc
-PATH=$bin:$PATH protoc --go_out=. --go_opt=paths=source_relative \
-	--go-ttrpc_out=. --go-ttrpc_opt=paths=source_relative agent.proto
+out=${1:-.}
+PATH=$bin:$PATH protoc --go_out="$out" --go_opt=paths=source_relative \
+	--go-ttrpc_out="$out" --go-ttrpc_opt=paths=source_relative agent.proto

@@ -73,7 +73,7 @@ func rules() []rule {
 		},
 		{
 			why: "tests run binaries; only machines and the protocol may be spoken to directly",
-			of:  "tests", forbidden: []string{"libvm", "guest"},
+			of:  "tests", apart: []string{"tests/bench"}, forbidden: []string{"libvm", "guest"},
 			allowed: []string{"libvm/vmm", "guest/api"},
 		},
 	}
