@@ -159,6 +159,7 @@ func (m *monitor) step(c *container, s Step) error {
 		}
 		m.undo.Keep()
 		m.create = nil
+		m.log.Debug("create is committed")
 		for _, r := range m.waiting {
 			r.reply(Reply{Status: c.status})
 		}
@@ -178,6 +179,7 @@ func (m *monitor) waitInit(c *container, ends chan<- ended) {
 		m.guest.machine.Kill()
 		return
 	}
+	m.log.Debug("process has ended")
 	c.stdio.ended()
 	// Writes that the guest's kernel still holds reach the host first.
 	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
@@ -185,6 +187,7 @@ func (m *monitor) waitInit(c *container, ends chan<- ended) {
 	if _, err := m.guest.agent.Delete(ctx, &api.ContainerRequest{Id: c.id}); err != nil {
 		m.log.Warn("delete in the guest: ", rpcError(err))
 	}
+	m.log.Debug("container is deleted in the guest")
 	ends <- ended{int(r.Status & 0xff), r.OomKills}
 }
 
@@ -199,9 +202,11 @@ func (m *monitor) finish(c *container, e ended) error {
 	if c.stdio != nil {
 		c.stdio.close()
 	}
+	m.log.Debug("machine is gone")
 	if err := m.holderExit(e.status); err != nil {
 		m.log.Error("end of the host process: ", err)
 	}
+	m.log.Debug("holder has ended")
 	for _, r := range c.waiters {
 		r.reply(Reply{OOMKills: e.oomKills})
 	}

@@ -190,6 +190,7 @@ func (m *monitor) accept() error {
 	if err != nil {
 		return err
 	}
+	m.log.Debug("monitor has accepted the container")
 	return m.create.Send(Step{Kind: StepAccepted})
 }
 
@@ -240,16 +241,20 @@ func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, e
 	}
 	cfg := m.setup.Plan.Machine
 	cfg.Shares[0].Path = staging.Dir
+	m.log.Debug("files are staged")
 	g, err := bootGuest(ctx, m.driver, &cfg, m.setup.Debug, func(v vmm.Machine) error {
+		m.log.Debug("machine executes")
 		return m.joinMachine(ctx, v)
 	})
 	if err != nil {
 		return nil, nil, err
 	}
+	m.log.Debug("agent has answered")
 	io, err := newStdio(g.session, files, m.setup.Plan.Guest.Process.Terminal)
 	if err == nil {
 		io.run()
 		if err = g.create(ctx, m.setup, io); err == nil {
+			m.log.Debug("container is created in the guest")
 			return g, io, nil
 		}
 		io.close()
@@ -291,6 +296,7 @@ func (m *monitor) holderRuns(id proc.ID) error {
 		return err
 	}
 	close(m.joined)
+	m.log.Debug("holder is in the cgroup")
 	return m.create.Send(Step{Kind: StepJoined})
 }
 

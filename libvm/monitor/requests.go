@@ -147,6 +147,7 @@ func (m *monitor) start(c *container, r request) {
 				r.reply(failure(rpcError(err)))
 				return
 			}
+			m.log.Debug("container is started")
 			r.reply(Reply{})
 		}
 	})
