@@ -4,11 +4,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/runm/runm/libvm/store"
@@ -20,27 +22,27 @@ type event struct {
 	Msg  string    `json:"msg"`
 }
 
-// phases takes `runm run` apart by what its monitor logs. The events of the
-// last round give the names and their order.
+// phases takes `runm run` apart by what its monitor logs. Some of it goes on
+// at the same time: each event is only as late as the one before it allows.
 func phases(ctx context.Context, b *bench, t *table) error {
 	at := map[string][]float64{}
-	var order []string
 	for range b.rounds {
 		began, events, ended, err := b.logged(ctx)
 		if err != nil {
 			return err
 		}
-		order = order[:0]
 		for _, e := range append(events, event{ended, "runm run has ended"}) {
-			order = append(order, e.Msg)
 			at[e.Msg] = append(at[e.Msg], ms(e.Time.Sub(began)))
 		}
 	}
+	for name, all := range at {
+		t.Phases = append(t.Phases, phase{Until: name, At: median(all)})
+	}
+	slices.SortFunc(t.Phases, func(p, q phase) int { return cmp.Compare(p.At, q.At) })
 	var last float64
-	for _, name := range order {
-		when := median(at[name])
-		t.Phases = append(t.Phases, phase{Until: name, Took: when - last, At: when})
-		last = when
+	for i := range t.Phases {
+		p := &t.Phases[i]
+		p.Took, last = p.At-last, p.At
 	}
 	return nil
 }
