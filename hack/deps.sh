@@ -85,7 +85,7 @@ debian_sources() {
 	function paragraph(   i, j, n, m, u, s, opt) {
 		if ((" " f["types"] " ") ~ / deb / && tolower(f["enabled"]) != "no") {
 			opt = ""
-			# A key given in place, not by name, is left to the default keyrings.
+			# Debian signs with keys from a package, not with one given in place.
 			if (f["signed-by"] ~ /^\//) opt = "signed-by=" f["signed-by"]
 			else if (f["signed-by"] != "") opt = "signed-by=inline"
 			if (tolower(f["trusted"]) == "yes") opt = opt " trusted=yes"

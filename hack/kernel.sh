@@ -8,6 +8,7 @@
 #   kernel/<hash>/vmlinux   amd64: stripped ELF, entered through its PVH note
 #   kernel/<hash>/Image     arm64: uncompressed
 #   kernel/<hash>/config    the whole .config
+#   kernel/<hash>/System.map  names for the addresses of a panic
 # The hash is that of the source's version, the options, the
 # patches and the steps below.
 set -euo pipefail
@@ -19,7 +20,7 @@ fragments=$hack/../guest/kernel
 host=$(uname -m)
 case ${1:-$host} in
 amd64 | x86_64) arch=amd64 karch=x86 machine=x86_64 target=vmlinux image=vmlinux lines=1960 ;;
-arm64 | aarch64) arch=arm64 karch=arm64 machine=aarch64 target=Image image=arch/arm64/boot/Image lines=2500 ;;
+arm64 | aarch64) arch=arm64 karch=arm64 machine=aarch64 target=Image image=arch/arm64/boot/Image lines=1900 ;;
 *) die "no guest kernel for ${1:-$host}" "hack/kernel.sh [amd64|arm64]" ;;
 esac
 cross=
@@ -95,6 +96,7 @@ say "$(grep -c '=y$' "$work/linux/.config") options on"
 run "compile" "$log" "$lines" -- kmake -j"$(nproc)" "$target"
 
 cp "$work/linux/.config" "$work/out/config"
+cp "$work/linux/System.map" "$work/out/"
 if [ "$arch" = amd64 ]; then
 	# Symbols are two thirds of the file, and QEMU reads it whole at each boot.
 	"${cross}strip" -o "$work/out/vmlinux" "$work/linux/vmlinux"
