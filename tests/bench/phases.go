@@ -36,6 +36,9 @@ func phases(ctx context.Context, b *bench, t *table) error {
 		}
 	}
 	for name, all := range at {
+		if len(all) < b.rounds {
+			continue // logged while runm returned: too late for some rounds
+		}
 		t.Phases = append(t.Phases, phase{Until: name, At: median(all)})
 	}
 	slices.SortFunc(t.Phases, func(p, q phase) int { return cmp.Compare(p.At, q.At) })
