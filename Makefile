@@ -39,10 +39,8 @@ kernel: deps ## build the guest's kernel, once per machine
 	@kernel=$$(hack/kernel.sh) && cmp -s "$$kernel" $(LIB)/$$(basename "$$kernel") || \
 		install -m 644 "$$kernel" $(LIB)/
 
-# Static, with libseccomp: process 1 of the guest has no libraries.
 agent: deps ## build the guest's process 1 and the initramfs
-	@CGO_ENABLED=1 $(GOBUILD) -tags 'seccomp netgo osusergo runc_nocriu' \
-		-ldflags '-s -w -extldflags -static' -o $(OUT)/agent ./guest/cmd/agent
+	@hack/agent.sh $(OUT)/agent
 	@go run ./guest/image -agent $(OUT)/agent -o $(LIB)/initramfs.cpio
 
 runm: ## build the host's program

@@ -43,9 +43,8 @@ func (l *logging) open(c *cli.Context) error {
 	default:
 		return fmt.Errorf("invalid --rootless %q, want true, false or auto", c.String("rootless"))
 	}
-	logrus.SetOutput(io.Discard)
-	if isTerminal(os.Stderr) {
-		logrus.SetOutput(os.Stderr)
+	if printsForContainers(c.Args().First()) && !isTerminal(os.Stderr) {
+		logrus.SetOutput(io.Discard)
 	}
 	path := c.String("log")
 	if path == "" {
@@ -58,6 +57,12 @@ func (l *logging) open(c *cli.Context) error {
 	l.file = f
 	logrus.SetOutput(f)
 	return nil
+}
+
+// printsForContainers names the commands whose stdout and stderr are a
+// container's.
+func printsForContainers(command string) bool {
+	return command == "create" || command == "run" || command == "exec"
 }
 
 // report shows an error on stderr, where podman and Docker look for it, and in

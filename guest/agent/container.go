@@ -49,6 +49,8 @@ type container struct {
 	reap *reaper
 	// hooked: startContainer hooks run between the end of Create and execve.
 	hooked bool
+	// late are the limits that init gets right before its execve.
+	late []configs.Rlimit
 
 	limits sync.Mutex // one update at a time
 
@@ -132,6 +134,7 @@ func newContainer(st *stdioStreams, reap *reaper, req *api.CreateRequest) (*cont
 	lp, err := newProcess(spec.Process)
 	if err == nil {
 		lp.Init = true
+		c.late = deferLimits(lp, config)
 		err = c.launch(st, "", lp, req.GetStdio())
 	}
 	if err != nil {
@@ -248,11 +251,14 @@ func (c *container) proc(execID string) (*proc, error) {
 
 // start lets init execve and returns after it happened.
 func (c *container) start() error {
-	if err := c.lc.Exec(); err != nil {
-		return err
-	}
 	init, err := c.proc("")
 	if err != nil {
+		return err
+	}
+	if err := setLimits(init.pid, c.late); err != nil {
+		return err
+	}
+	if err := c.lc.Exec(); err != nil {
 		return err
 	}
 	seen, err := awaitExec(init)
@@ -265,6 +271,7 @@ func (c *container) start() error {
 	if !seen && c.hooked && init.status == initFailed {
 		return errBeforeExec
 	}
+	init.started.Store(time.Now().UnixNano())
 	return nil
 }
 
@@ -339,6 +346,7 @@ func (c *container) signal(execID string, sig syscall.Signal) error {
 	default:
 	}
 	if execID == "" {
+		awaitHandler(p, sig)
 		// Knows about paused containers and shared pid namespaces.
 		err = c.lc.Signal(sig)
 	} else {

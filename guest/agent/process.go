@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -141,9 +142,10 @@ type proc struct {
 	pid int
 	io  *stdio
 
-	exited chan struct{} // closed when the process ended
-	sent   chan struct{} // closed when its output is sent, too; status is set before
-	status uint32        // exit code, or 128 + signal
+	started atomic.Int64  // when init's execve was seen, in ns since 1970; 0 before
+	exited  chan struct{} // closed when the process ended
+	sent    chan struct{} // closed when its output is sent, too; status is set before
+	status  uint32        // exit code, or 128 + signal
 }
 
 // watch waits for the process, for its whole life. ended runs once it is gone.

@@ -60,7 +60,7 @@ func (p *Plan) guestLinux(l *specs.Linux) *specs.Linux {
 		Resources:         GuestResources(l.Resources),
 		CgroupsPath:       "/" + p.ID,
 		Namespaces:        p.namespaces(l.Namespaces),
-		Devices:           slices.Clone(l.Devices),
+		Devices:           devices(l.Devices),
 		Seccomp:           l.Seccomp,
 		RootfsPropagation: l.RootfsPropagation,
 		MaskedPaths:       slices.Clone(l.MaskedPaths),
@@ -68,6 +68,18 @@ func (p *Plan) guestLinux(l *specs.Linux) *specs.Linux {
 		Personality:       l.Personality,
 		TimeOffsets:       maps.Clone(l.TimeOffsets),
 	}
+}
+
+// devices are the nodes to make. A fifo has no numbers, and libcontainer
+// refuses one that has; config.json may give some.
+func devices(list []specs.LinuxDevice) []specs.LinuxDevice {
+	out := slices.Clone(list)
+	for i := range out {
+		if out[i].Type == "p" {
+			out[i].Major, out[i].Minor = 0, 0
+		}
+	}
+	return out
 }
 
 // namespaces are the ones to make in the guest. None is ever joined there.

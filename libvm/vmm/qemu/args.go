@@ -158,7 +158,8 @@ func tcgCPU(arch string) string {
 func cmdline(cfg *vmm.Config, host Host) []string {
 	// quiet still prints errors and panics; panic=-1 reboots at once, and a
 	// reboot ends QEMU (-no-reboot), so a panic is the machine's end.
-	words := []string{"console=ttyS0", "quiet", "panic=-1"}
+	// The dummy driver makes a dummy0 unasked.
+	words := []string{"console=ttyS0", "quiet", "panic=-1", "dummy.numdummies=0"}
 	if cfg.Accel == vmm.AccelTCG && hasVirtiofs(cfg.Shares) {
 		// virtiofsd writes guest memory behind QEMU's back, so TCG keeps what
 		// it translated from a page's former content: a page that held code,
@@ -176,6 +177,12 @@ func cmdline(cfg *vmm.Config, host Host) []string {
 		// TCG passes the host's TSC on. Told its rate, the guest has a clock
 		// finer than the 10 ms of jiffies, which it falls back to otherwise.
 		words = append(words, fmt.Sprintf("tsc_early_khz=%d", host.TSCKHz), "tsc=reliable")
+	}
+	if cfg.Accel == vmm.AccelTCG {
+		// The emulated APIC runs at 1 GHz: a kernel that is told so (our
+		// patch) need not measure it, which takes a quarter of a second
+		// and fails on a busy host. Nor need it patch its spinlocks.
+		words = append(words, "lapic_timer_khz=1000000", "noreplace-smp")
 	}
 	return words
 }
