@@ -52,7 +52,7 @@ func newDriver(s *monitor.Setup) vmm.Driver {
 func run(args []string) int {
 	log := &logging{}
 	app := newApp(log)
-	err := app.Run(args)
+	err := app.Run(flagsFirst(app, args))
 	if err == nil {
 		return 0
 	}
@@ -102,12 +102,12 @@ func newApp(log *logging) *cli.App {
 		Before: log.open,
 		Commands: []*cli.Command{
 			createCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(),
-			runCommand(), execCommand(),
+			runCommand(), execCommand(), listCommand(), psCommand(), pauseCommand(), resumeCommand(),
+			updateCommand(), eventsCommand(), specCommand(), featuresCommand(), checkCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run reports, once
 		OnUsageError:   usageError,
 	}
-	app.Commands = append(app.Commands, moreCommands()...)
 	for _, c := range app.Commands {
 		// By default urfave/cli prints usage errors on stdout, which
 		// belongs to containers.

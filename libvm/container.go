@@ -62,24 +62,21 @@ func Load(root, id string) (*Container, error) {
 	return &Container{dir: dir, State: *s}, nil
 }
 
-// List loads all containers below root, in the order of their ids.
-func List(root string) ([]*Container, error) {
+// Each calls f for every container below root, in the order of their ids, with
+// the container or with why it cannot be loaded.
+func Each(root string, f func(id string, c *Container, err error)) error {
 	ids, err := store.List(root)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var list []*Container
 	for _, id := range ids {
 		c, err := Load(root, id)
 		if errors.Is(err, ErrNotExist) {
 			continue // deleted meanwhile
 		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, c)
+		f(id, c, err)
 	}
-	return list, nil
+	return nil
 }
 
 // ID is the container's name.

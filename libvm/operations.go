@@ -16,6 +16,7 @@ import (
 
 	"github.com/runm/runm/libvm/bundle"
 	"github.com/runm/runm/libvm/cgroup"
+	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/hooks"
 	"github.com/runm/runm/libvm/monitor"
 	"github.com/runm/runm/libvm/store"
@@ -51,7 +52,9 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	if h := c.State.Spec.Hooks; h != nil {
 		if err := hooks.Run(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning)); err != nil {
-			return errors.Join(err, c.destroy())
+			// "the runtime MUST generate an error, stop the container, and
+			// continue the lifecycle at step 12": its deletion's hooks.
+			return errors.Join(err, c.destroy(), c.remove(ctx))
 		}
 	}
 	return nil
@@ -108,6 +111,25 @@ func (c *Container) Stats() (json.RawMessage, uint64, error) {
 		return nil, 0, err
 	}
 	return a.Stats, a.OOMKills, nil
+}
+
+// Wait returns at the container's end, or ctx's, with how often the container
+// ran out of memory. It need not have been started.
+func (c *Container) Wait(ctx context.Context) (oomKills uint64, err error) {
+	conn, err := control.Dial(string(c.dir))
+	if err == nil {
+		defer conn.Close()
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		var a monitor.Reply
+		if err = conn.Send(monitor.Request{Op: monitor.OpWait, ID: c.State.ID}); err == nil {
+			_, err = conn.Recv(&a)
+		}
+		if err == nil {
+			return a.OOMKills, replyError(&a)
+		}
+	}
+	// No monitor, or it was killed: then the holder's end is all there is.
+	return 0, c.State.Holder.Wait(ctx)
 }
 
 // Update replaces the container's resources by r, which is all of them.

@@ -1,0 +1,156 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/runc/types"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"github.com/urfave/cli/v2"
+)
+
+func eventsCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "events",
+		Usage:       "print a container's counters and out-of-memory events as JSON, until it ends",
+		ArgsUsage:   "<container-id>",
+		Description: "The counters are the guest's: what the container uses in its machine.",
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "interval", Value: 5 * time.Second, Usage: "time between two lines of counters"},
+			&cli.BoolFlag{Name: "stats", Usage: "print the counters once"},
+		},
+		Action: func(c *cli.Context) error {
+			id, err := containerID(c)
+			if err != nil {
+				return err
+			}
+			interval := c.Duration("interval")
+			if interval <= 0 {
+				return errors.New("duration interval must be greater than 0")
+			}
+			container, err := load(c)
+			if err != nil {
+				return fmt.Errorf("events %q: %w", id, err)
+			}
+			status, err := container.Status()
+			if err != nil {
+				return fmt.Errorf("events %q: %w", id, err)
+			}
+			if status == specs.StateStopped {
+				return fmt.Errorf("container with id %s is not running", id)
+			}
+			e := events{id: id, out: c.App.Writer, source: container}
+			if c.Bool("stats") {
+				err = e.stats()
+			} else {
+				err = e.watch(c.Context, interval)
+			}
+			if err != nil {
+				return fmt.Errorf("events %q: %w", id, err)
+			}
+			return nil
+		},
+	}
+}
+
+// eventSource is the container as events sees it.
+type eventSource interface {
+	Stats() (json.RawMessage, uint64, error)
+	Wait(ctx context.Context) (oomKills uint64, err error)
+}
+
+// events prints lines of runc's types.Event.
+type events struct {
+	id     string
+	out    io.Writer
+	source eventSource
+	// oomKills were there before, or were printed.
+	oomKills uint64
+}
+
+// watch prints until the container's end. Out-of-memory events come with the
+// counters, or at the end.
+func (e *events) watch(ctx context.Context, interval time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type end struct {
+		oomKills uint64
+		err      error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		n, err := e.source.Wait(ctx)
+		ended <- end{n, err}
+	}()
+	if _, n, err := e.source.Stats(); err == nil {
+		e.oomKills = n
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case end := <-ended:
+			if err := e.oom(end.oomKills); err != nil {
+				return err
+			}
+			return end.err
+		case <-tick.C:
+			switch err := e.stats(); {
+			case errors.Is(err, errOutput):
+				return err
+			case err != nil:
+				// It may be about to end; if not, the next time tells.
+				logrus.Warn(err)
+			}
+		}
+	}
+}
+
+// errOutput: nobody reads the events.
+var errOutput = errors.New("cannot print")
+
+// stats prints the counters and what they tell of memory.
+func (e *events) stats() error {
+	raw, oomKills, err := e.source.Stats()
+	if err != nil {
+		return err
+	}
+	// Decoded, so that of what the guest sends only counters pass.
+	var data types.Stats
+	if err := json.Unmarshal(raw, &data); err != nil {
+		return fmt.Errorf("the guest's counters: %w", err)
+	}
+	if err := e.oom(oomKills); err != nil {
+		return err
+	}
+	return e.print(types.Event{Type: "stats", ID: e.id, Data: &data})
+}
+
+// maxOOM bounds the lines that one look at the guest's count can print.
+const maxOOM = 1000
+
+// oom prints an event for each time that is new.
+func (e *events) oom(total uint64) error {
+	for n := 0; e.oomKills < total && n < maxOOM; n++ {
+		e.oomKills++
+		if err := e.print(types.Event{Type: "oom", ID: e.id}); err != nil {
+			return err
+		}
+	}
+	e.oomKills = max(e.oomKills, total)
+	return nil
+}
+
+func (e *events) print(event types.Event) error {
+	if err := json.NewEncoder(e.out).Encode(event); err != nil {
+		return fmt.Errorf("%w: %w", errOutput, err)
+	}
+	return nil
+}
