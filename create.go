@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm"
 	"github.com/runm/runm/libvm/config"
@@ -77,6 +79,8 @@ func prepare(c *cli.Context) (*libvm.Prepared, error) {
 // createDetached creates a container whose terminal, if it wants one, goes to
 // --console-socket, and whose stdio is runm's own otherwise.
 func createDetached(ctx context.Context, c *cli.Context, p *libvm.Prepared) (*libvm.Created, error) {
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	socket := c.String("console-socket")
 	switch {
 	case p.Terminal() && socket == "":
@@ -97,6 +101,12 @@ func createDetached(ctx context.Context, c *cli.Context, p *libvm.Prepared) (*li
 	}
 	p.SetStdio([]*os.File{pty.Slave})
 	return p.Create(ctx)
+}
+
+// interruptible is ctx until a signal asks runm to give up: what it has begun
+// is then undone before it ends.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 }
 
 // containerID is a command's one argument.

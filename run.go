@@ -83,13 +83,19 @@ func runToEnd(c *cli.Context, p *libvm.Prepared, relay *console.Relay) (status i
 	if relay != nil {
 		defer relay.Abort()
 	}
-	created, err := p.Create(c.Context)
+	ctx, stop := interruptible(c.Context)
+	defer stop()
+	created, err := p.Create(ctx)
 	if err != nil {
 		return 0, err
 	}
 	// From here on signals are the container's, not ours.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
+	if ctx.Err() != nil {
+		signals <- unix.SIGTERM // it came when the container was just there
+	}
+	stop()
 	go forward(signals, created, relay)
 	if err := created.Start(c.Context); err != nil {
 		derr := created.Delete(context.WithoutCancel(c.Context), true)

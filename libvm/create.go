@@ -117,7 +117,7 @@ type Created struct {
 }
 
 // Create makes the container (runtime.md, "Create"). Its process has not run
-// when it returns. On error nothing is left.
+// when it returns. On error, and that is also the end of ctx, nothing is left.
 func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
@@ -134,6 +134,15 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	}
 	// Without its connection to create the monitor undoes everything.
 	u.Push(m.abandon)
+	// Whatever we wait for, the monitor or the holder, ends with the
+	// connection.
+	uninterrupted := context.AfterFunc(ctx, func() { m.conn.Close() })
+	defer uninterrupted()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
 	if err := m.expect(monitor.StepAccepted); err != nil {
 		return nil, err
 	}
@@ -175,6 +184,9 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 			return nil, fmt.Errorf("pid file: %w", err)
 		}
 		u.Push(func() error { return os.Remove(p.opts.PidFile) })
+	}
+	if !uninterrupted() {
+		return nil, context.Cause(ctx)
 	}
 	if err := m.send(monitor.Step{Kind: monitor.StepCommit}, monitor.StepCommitted); err != nil {
 		return nil, err
