@@ -75,11 +75,14 @@ func bootGuest(ctx context.Context, d vmm.Driver, cfg *vmm.Config, debug bool, s
 	}
 	stream, err := machine.Dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the agent: %w", err)
+		return nil, g.failure(ctx, fmt.Errorf("connect to the agent: %w", err))
 	}
-	u.Push(stream.Close)
+	u.Push(func() error {
+		_ = stream.Close() // the session may have done so
+		return nil
+	})
 	if err := g.greet(ctx, stream, cfg.Shares[0], debug); err != nil {
-		return nil, bootError(ctx, machine, err)
+		return nil, g.failure(ctx, err)
 	}
 	u.Keep()
 	return g, nil
@@ -112,16 +115,37 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 		return fmt.Errorf("agent: %w", rpcError(err))
 	}
 	if g.hello.Version != api.Version {
-		return fmt.Errorf("agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)
+		return &agentError{codes.FailedPrecondition, fmt.Sprintf(
+			"agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)}
 	}
 	return nil
 }
 
-// bootError says why a machine did not come up, with what it printed last.
-func bootError(ctx context.Context, m vmm.Machine, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = fmt.Errorf("the guest's agent did not answer: %w", cause)
+// endGrace bounds how long a machine whose stream has broken may take to end,
+// and to say why.
+const endGrace = 3 * time.Second
+
+// failure says why the machine did not get to where err came up: with the
+// machine's own end, if it has ended, and what the guest printed last. What the
+// agent itself said needs no more.
+func (g *guest) failure(ctx context.Context, err error) error {
+	var said *agentError
+	if errors.As(err, &said) {
+		return err
 	}
+	select {
+	case cause := <-g.gone:
+		g.gone <- cause // whoever else waits sees it too
+		err = fmt.Errorf("the guest's agent did not answer: %w", cause)
+	case <-ctx.Done():
+		err = fmt.Errorf("the guest's agent did not answer: %w", context.Cause(ctx))
+	case <-time.After(endGrace):
+	}
+	return withConsole(err, g.machine)
+}
+
+// withConsole adds to err what the guest printed last.
+func withConsole(err error, m vmm.Machine) error {
 	if text := consoleTail(m.Console()); text != "" {
 		return fmt.Errorf("%w; the guest's console ends with: %s", err, text)
 	}
@@ -160,16 +184,10 @@ func (g *guest) create(ctx context.Context, s *Setup, io *stdio) error {
 		NoNewKeyring: s.Flags.NoNewKeyring, NoPivot: s.Flags.NoPivot,
 	})
 	if err != nil {
-		return bootError(ctx, quiet{g.machine}, rpcError(err))
+		return g.failure(ctx, rpcError(err))
 	}
 	return nil
 }
-
-// quiet is a machine whose console is of no interest: the agent itself said
-// what is wrong.
-type quiet struct{ vmm.Machine }
-
-func (quiet) Console() []byte { return nil }
 
 // end kills the machine and waits until it is gone.
 func (g *guest) end() {

@@ -128,7 +128,7 @@ func (m *monitor) run(files []*os.File) error {
 			gone <- err
 			gone = nil
 			if m.create != nil {
-				return bootError(context.Background(), m.guest.machine, err)
+				return withConsole(err, m.guest.machine)
 			}
 			select {
 			case e := <-ends: // it had ended in time

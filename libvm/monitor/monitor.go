@@ -59,6 +59,7 @@ type monitor struct {
 	state    *store.State
 	cgroup   *cgroup.Cgroup
 	guest    *guest // nil until booted
+	vcpus    vcpus
 	undo     undo.Stack
 
 	containers map[string]*container
@@ -175,7 +176,7 @@ func (m *monitor) accept() error {
 		Systemd: m.setup.Systemd, Monitor: self,
 		GuestMemoryBytes: int64(m.setup.Plan.Machine.MemoryMiB) << 20,
 	}
-	m.state.OverheadBytes = overhead(m.setup)
+	m.state.OverheadBytes = overhead(m.state.GuestMemoryBytes, m.setup.Spec)
 	if err := dir.Save(m.state); err != nil {
 		return err
 	}
@@ -198,9 +199,8 @@ func (m *monitor) shareDir() string { return filepath.Join(string(m.dir), store.
 
 // overhead is the memory in bytes that the host's limit must allow beyond the
 // container's own: the rest of the guest's memory and the VMM.
-func overhead(s *Setup) int64 {
-	guest := int64(s.Plan.Machine.MemoryMiB) << 20
-	if l := s.Spec.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
+func overhead(guest int64, spec *specs.Spec) int64 {
+	if l := spec.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
 		if limit := l.Resources.Memory.Limit; limit != nil && *limit > 0 {
 			guest -= *limit
 		}
@@ -239,6 +239,9 @@ func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, e
 			return nil, nil, err
 		}
 	}
+	if err := staging.Alone(m.hostFiles()); err != nil {
+		return nil, nil, err
+	}
 	cfg := m.setup.Plan.Machine
 	cfg.Shares[0].Path = staging.Dir
 	m.log.Debug("files are staged")
@@ -263,6 +266,20 @@ func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, e
 	return nil, nil, err
 }
 
+// hostFiles are what monitor and VMM need of the host besides the share.
+func (m *monitor) hostFiles() (paths, trees []string) {
+	paths = []string{"/etc", "/bin", "/lib64", os.TempDir(), m.setup.Root}
+	trees = []string{"/proc", "/sys", "/dev", "/usr", "/lib"}
+	cfg := &m.setup.Plan.Machine
+	for _, file := range []string{m.setup.QEMU, m.setup.Virtiofsd, cfg.Kernel, cfg.Initrd} {
+		if real, err := filepath.EvalSymlinks(file); err == nil {
+			// A program's libraries lie beside it: <prefix>/bin, <prefix>/lib.
+			paths = append(paths, filepath.Dir(filepath.Dir(real)))
+		}
+	}
+	return paths, trees
+}
+
 // joinMachine moves the machine's processes into the container's cgroup, which
 // is there when the holder is in it.
 func (m *monitor) joinMachine(ctx context.Context, v vmm.Machine) error {
@@ -276,7 +293,8 @@ func (m *monitor) joinMachine(ctx context.Context, v vmm.Machine) error {
 		return context.Cause(ctx)
 	}
 	for _, pid := range p.Pids() {
-		if err := m.cgroup.Join(pid); err != nil {
+		// One that has ended will be heard of from the machine, with why.
+		if err := m.cgroup.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/plan"
-	"github.com/runm/runm/libvm/vmm"
 )
 
 // request is a Request with where the answer goes. reply may be called from
@@ -179,79 +178,6 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 	})
 }
 
-// statePaused is runc's; the specification has no such status.
-const statePaused specs.ContainerState = "paused"
-
-// pause freezes the container in the guest, then stops the vCPUs.
-func (m *monitor) pause(c *container, r request) {
-	p, ok := m.guest.machine.(vmm.Pauser)
-	switch {
-	case !ok:
-		r.reply(failure(fmt.Errorf("pause: %w", vmm.ErrNotSupported)))
-		return
-	case c.status == statePaused:
-		r.reply(Reply{Error: "container already paused", Code: CodePaused})
-		return
-	case c.status != specs.StateRunning && c.status != specs.StateCreated:
-		r.reply(Reply{Error: "container not running", Code: CodeNotRunning})
-		return
-	}
-	m.beside(func(ctx context.Context) {
-		_, err := m.guest.agent.Pause(ctx, &api.ContainerRequest{Id: c.id})
-		if err = rpcError(err); err == nil {
-			if err = p.Pause(ctx); err != nil {
-				_, terr := m.guest.agent.Resume(ctx, &api.ContainerRequest{Id: c.id})
-				err = errors.Join(err, rpcError(terr))
-			}
-		}
-		m.results <- func() {
-			if err != nil {
-				r.reply(failure(fmt.Errorf("pause: %w", err)))
-				return
-			}
-			c.beforePause, c.status = c.status, statePaused
-			r.reply(Reply{})
-		}
-	})
-}
-
-func (m *monitor) resume(c *container, r request) {
-	if c.status != statePaused {
-		r.reply(Reply{Error: "container not paused", Code: CodeNotPaused})
-		return
-	}
-	m.thaw(c, r.reply)
-}
-
-// thaw lets the machine run on, sets its clock, which stood still, thaws the
-// container and delivers the signals that came meanwhile.
-func (m *monitor) thaw(c *container, reply func(Reply)) {
-	m.beside(func(ctx context.Context) {
-		err := m.guest.machine.(vmm.Pauser).Resume(ctx)
-		if err == nil {
-			_, err = m.guest.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: time.Now().UnixNano()})
-		}
-		if err == nil {
-			_, err = m.guest.agent.Resume(ctx, &api.ContainerRequest{Id: c.id})
-		}
-		m.results <- func() {
-			if err != nil {
-				reply(failure(fmt.Errorf("resume: %w", rpcError(err))))
-				return
-			}
-			if c.status == statePaused {
-				c.status = c.beforePause
-			}
-			pending := c.pending
-			c.pending = nil
-			for _, r := range pending {
-				m.signal(c, r, func(Reply) {})
-			}
-			reply(Reply{})
-		}
-	})
-}
-
 // pids are the host's processes of the container.
 func (m *monitor) pids(r request) {
 	pids, err := m.cgroup.Pids()
@@ -262,13 +188,10 @@ func (m *monitor) pids(r request) {
 	r.reply(Reply{Pids: pids})
 }
 
-// query asks the agent.
+// query asks the agent, of a paused container too.
 func (m *monitor) query(c *container, r request) {
 	switch c.status {
-	case statePaused:
-		r.reply(Reply{Error: "container is paused: resume it first", Code: CodePaused})
-		return
-	case specs.StateRunning, specs.StateCreated:
+	case statePaused, specs.StateRunning, specs.StateCreated:
 	default:
 		r.reply(Reply{Error: "container not running", Code: CodeNotRunning})
 		return
@@ -278,7 +201,11 @@ func (m *monitor) query(c *container, r request) {
 		return
 	}
 	m.beside(func(ctx context.Context) {
-		a, err := m.guest.ask(ctx, r.Op, c.id)
+		var a Reply
+		err := m.awake(ctx, func() (err error) {
+			a, err = m.guest.ask(ctx, r.Op, c.id)
+			return err
+		})
 		if err != nil {
 			a = failure(err)
 		}
@@ -331,14 +258,20 @@ func (m *monitor) update(c *container, r request) {
 		r.reply(failure(err))
 		return
 	}
-	cg, err := cgroup.New(c.id, &spec, m.state.Systemd, hostOverhead(m.state), m.state.CgroupPaths)
+	// The guest keeps the memory that it has, however small the limit becomes.
+	state := *m.state
+	state.Spec, state.OverheadBytes = &spec, overhead(m.state.GuestMemoryBytes, &spec)
+	cg, err := cgroup.New(c.id, &spec, state.Systemd, hostOverhead(&state), state.CgroupPaths)
 	if err != nil {
 		r.reply(failure(err))
 		return
 	}
 	m.beside(func(ctx context.Context) {
-		_, err := m.guest.agent.Update(ctx, &api.UpdateRequest{Id: c.id, Resources: resources})
-		if err = rpcError(err); err == nil {
+		err := m.awake(ctx, func() error {
+			_, err := m.guest.agent.Update(ctx, &api.UpdateRequest{Id: c.id, Resources: resources})
+			return rpcError(err)
+		})
+		if err == nil {
 			err = cg.Limit()
 		}
 		m.results <- func() {
@@ -346,7 +279,7 @@ func (m *monitor) update(c *container, r request) {
 				r.reply(failure(err))
 				return
 			}
-			m.cgroup, m.state.Spec = cg, &spec
+			m.cgroup, m.state = cg, &state
 			if err := m.dir.Save(m.state); err != nil {
 				r.reply(failure(err))
 				return
