@@ -33,7 +33,7 @@ func do(args []string) error {
 	switch strings.Join(args[:1], "") {
 	case "silent": // an agent that never answers
 		fmt.Println("guest: I say nothing to my host")
-		select {}
+		return unix.Pause()
 	case "exit": // process 1 that ends: the kernel panics
 		fmt.Println("guest: I end")
 		return nil
@@ -79,5 +79,5 @@ func eat(mib string) error {
 		mem[i] = 1
 	}
 	fmt.Println("full")
-	select {}
+	return unix.Pause()
 }
