@@ -12,8 +12,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/plan"
@@ -65,6 +68,41 @@ func (s *Staging) Add(b plan.Bind) error {
 		return fmt.Errorf("stage %s read-only: %w", b.Source, err)
 	}
 	return nil
+}
+
+// Alone unmounts, in this mount namespace only, every mount that is neither on
+// the way to one of paths or trees nor below one of trees. Where the host's mounts are not
+// shared, what the host unmounts does not go from here by itself, and a machine
+// would hold other containers' file systems for as long as it lives.
+func (s *Staging) Alone(paths, trees []string) error {
+	trees = append(slices.Clone(trees), s.Dir)
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	// The newest first: it is on top of, or below, an older one.
+	for _, m := range slices.Backward(mounts) {
+		if needed(m.Mountpoint, paths, trees) {
+			continue
+		}
+		err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		// Gone with one that it was below, or out of reach.
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("unmount %s from the monitor's namespace: %w", m.Mountpoint, err)
+		}
+	}
+	return nil
+}
+
+func needed(mountpoint string, paths, trees []string) bool {
+	onTheWay := func(k string) bool { return within(k, mountpoint) }
+	below := func(k string) bool { return within(mountpoint, k) }
+	return slices.ContainsFunc(paths, onTheWay) || slices.ContainsFunc(trees, onTheWay) || slices.ContainsFunc(trees, below)
+}
+
+// within reports whether path is dir or below it.
+func within(path, dir string) bool {
+	return dir == "/" || path == dir || strings.HasPrefix(path, dir+"/")
 }
 
 // makeMountpoint makes an empty directory or file, in our own tmpfs.
