@@ -43,8 +43,8 @@ if [ ! -d "$bundle/rootfs" ]; then
 fi
 
 script='
-. /etc/os-release 2>/dev/null || PRETTY_NAME="busybox"
-echo "guest:     $PRETTY_NAME"
+[ ! -e /etc/os-release ] || . /etc/os-release
+echo "guest:     ${PRETTY_NAME:-busybox}"
 echo "kernel:    $(uname -r)"
 echo "processes: $(ls -d /proc/[0-9]* | wc -l)"
 exit 42'
@@ -56,7 +56,8 @@ python_free_edit() { # KEY VALUE: config.json is ours, one key per line
 	sed -i "s|\"$1\": .*|\"$1\": $2|" "$bundle/config.json"
 }
 python_free_edit terminal false,
-json=$(printf '%s' "$script" | sed 's/\\/\\\\/g; s/"/\\"/g' | tr '\n' ';' | sed 's/^;//; s/;;*/;/g')
+# First for JSON, then for the right side of sed's s.
+json=$(printf '%s' "$script" | sed 's/\\/\\\\/g; s/"/\\"/g' | tr '\n' ';' | sed 's/^;//; s/;;*/;/g; s/[\\|&]/\\&/g')
 sed -i "s|^\([[:space:]]*\)\"sh\"\$|\1\"sh\", \"-c\", \"$json\"|" "$bundle/config.json"
 
 printf '\nhost:      %s\nkernel:    %s\n\n' "$(. /etc/os-release && echo "$PRETTY_NAME")" "$(uname -r)"
