@@ -1,0 +1,99 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/urfave/cli/v2"
+)
+
+func resources(t *testing.T, text string) *specs.LinuxResources {
+	t.Helper()
+	r, err := decodeResources(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return r
+}
+
+func TestMergeResources(t *testing.T) {
+	for _, c := range []struct{ name, current, given, want string }{
+		{"nothing", `{"memory":{"limit":5}}`, `{}`, `{"memory":{"limit":5}}`},
+		{"onto nothing", `{}`, `{"memory":{"limit":5},"pids":{"limit":3}}`, `{"memory":{"limit":5},"pids":{"limit":3}}`},
+		{"one of two", `{"memory":{"limit":5,"swap":9}}`, `{"memory":{"limit":6}}`, `{"memory":{"limit":6,"swap":9}}`},
+		{"0 is not given", `{"memory":{"limit":5},"cpu":{"shares":7,"quota":1}}`,
+			`{"memory":{"limit":0,"swap":0},"cpu":{"shares":0,"quota":0,"period":0}}`, `{"memory":{"limit":5},"cpu":{"shares":7,"quota":1}}`},
+		{"no limit, no swap limit", `{"memory":{"limit":5,"swap":9}}`, `{"memory":{"limit":-1}}`, `{"memory":{"limit":-1}}`},
+		{"quota keeps period", `{"cpu":{"quota":1,"period":2}}`, `{"cpu":{"quota":3}}`, `{"cpu":{"quota":3,"period":2}}`},
+		{"idle drops the weight", `{"cpu":{"shares":512}}`, `{"cpu":{"idle":1}}`, `{"cpu":{"idle":1}}`},
+		{"pids of 0 count", `{"pids":{"limit":5}}`, `{"pids":{"limit":0}}`, `{"pids":{"limit":0}}`},
+		{"devices stay", `{"devices":[{"allow":false,"access":"rwm"}]}`, `{"devices":[]}`, `{"devices":[{"allow":false,"access":"rwm"}]}`},
+		{"throttles by device", `{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":1,"rate":2}]}}`,
+			`{"blockIO":{"weight":20,"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":3},{"major":9,"minor":0,"rate":4}]}}`,
+			`{"blockIO":{"weight":20,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":1,"rate":3},{"major":9,"minor":0,"rate":4}]}}`},
+		{"unified by file", `{"unified":{"memory.high":"1","cpu.idle":"1"}}`, `{"unified":{"memory.high":"2"}}`,
+			`{"unified":{"memory.high":"2","cpu.idle":"1"}}`},
+	} {
+		current, given := resources(t, c.current), resources(t, c.given)
+		got, err := json.Marshal(mergeResources(current, given))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := json.Marshal(resources(t, c.want))
+		if string(got) != string(want) {
+			t.Errorf("%s: %s, want %s", c.name, got, want)
+		}
+		before, _ := json.Marshal(resources(t, c.current))
+		if after, _ := json.Marshal(current); string(after) != string(before) {
+			t.Errorf("%s: the current resources were changed to %s", c.name, after)
+		}
+	}
+}
+
+func TestFlagResources(t *testing.T) {
+	for in, want := range map[string]string{
+		"": `{"memory":{},"cpu":{},"pids":{},"blockIO":{}}`,
+		"--memory 64M --memory-swap -1 --memory-reservation 1024": `{"memory":{"limit":67108864,"reservation":1024,"swap":-1},"cpu":{},"pids":{},"blockIO":{}}`,
+		"--cpu-quota -1 --cpu-period 1000 --cpu-share 2 --cpu-burst 3 --cpu-idle 1 --cpuset-cpus 0-1 --cpuset-mems 0": `{"memory":{},` +
+			`"cpu":{"shares":2,"quota":-1,"burst":3,"period":1000,"cpus":"0-1","mems":"0","idle":1},"pids":{},"blockIO":{}}`,
+		"--pids-limit 0 --blkio-weight 10":      `{"memory":{},"cpu":{},"pids":{"limit":0},"blockIO":{"weight":10}}`,
+		"--cpu-rt-period 5 --cpu-rt-runtime -6": `{"memory":{},"cpu":{"realtimeRuntime":-6,"realtimePeriod":5},"pids":{},"blockIO":{}}`,
+		"--kernel-memory 1M":                    `{"memory":{},"cpu":{},"pids":{},"blockIO":{}}`,
+		"--memory lots":                         "invalid value for memory: invalid size: 'lots'",
+		"--cpu-share -1":                        `invalid value for cpu-share: strconv.ParseUint: parsing "-1": invalid syntax`,
+		"--cpu-idle x":                          `invalid value for cpu-idle: strconv.ParseInt: parsing "x": invalid syntax`,
+		"--blkio-weight 9":                      "invalid value for blkio-weight: 9 is not between 10 and 1000",
+	} {
+		cmd := updateCommand()
+		var got string
+		cmd.Action = func(c *cli.Context) error {
+			r, err := flagResources(c)
+			if err != nil {
+				got = err.Error()
+				return nil
+			}
+			out, err := json.Marshal(r)
+			got = string(out)
+			return err
+		}
+		app := &cli.App{Commands: []*cli.Command{cmd}}
+		if err := app.Run(append([]string{"runm", "update"}, strings.Fields(in)...)); err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestDecodeResourcesRefuses(t *testing.T) {
+	for _, text := range []string{"", "[]", `{"memory":`, `{"memory":{"limit":"64M"}}`} {
+		if _, err := decodeResources(strings.NewReader(text)); err == nil || !strings.HasPrefix(err.Error(), "--resources: ") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
