@@ -31,6 +31,9 @@ type output struct {
 	read  uint64     // bytes taken from src
 	sent  uint64     // bytes of those handed to dst, or given up
 	ended bool       // no more will be sent
+	// flushed is how many bytes had been read or could be when the process
+	// had ended; valid after flush.
+	flushed uint64
 }
 
 func newOutput(src *os.File, dst stream) *output {
@@ -118,10 +121,17 @@ func (o *output) wrote(n int) {
 func (o *output) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	target := o.read + uint64(o.pending())
-	for !o.ended && o.sent < target {
+	o.flushed = o.read + uint64(o.pending())
+	for !o.ended && o.sent < o.flushed {
 		o.cond.Wait()
 	}
+}
+
+// settle is flush for a terminal, which has been silent.
+func (o *output) settle() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flushed = o.sent
 }
 
 // pending is how many bytes can be read from src now.

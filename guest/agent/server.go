@@ -264,7 +264,10 @@ func (s *server) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitRespo
 	}
 	select {
 	case <-p.sent:
-		return &api.WaitResponse{Status: p.status, OomKills: c.oomKills()}, nil
+		return &api.WaitResponse{
+			Status: p.status, OomKills: c.oomKills(),
+			StdoutBytes: p.io.flushed(p.io.want.GetStdout()), StderrBytes: p.io.flushed(p.io.want.GetStderr()),
+		}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

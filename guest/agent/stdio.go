@@ -18,6 +18,7 @@ import (
 
 // stdio is the agent's half of a process's standard streams.
 type stdio struct {
+	want    *api.Stdio
 	in      *os.File // write end of stdin, or nil
 	inSrc   stream   // its source, or nil
 	outs    []*output
@@ -31,7 +32,7 @@ type stdio struct {
 // openStdio gives lp its ends of what st carries; uid and gid will own pipes. On
 // error nothing but st is open.
 func openStdio(st *stdioStreams, want *api.Stdio, lp *libcontainer.Process, uid, gid int) (_ *stdio, err error) {
-	s := &stdio{}
+	s := &stdio{want: want}
 	defer func() {
 		if err != nil {
 			s.abort()
@@ -185,7 +186,19 @@ func (s *stdio) flush() {
 			}
 			before = read
 		}
+		o.settle()
 	}
+}
+
+// flushed is how many bytes were sent on a stream when the process had ended;
+// 0 for a stream that it did not have. Call it after flush.
+func (s *stdio) flushed(stream uint32) uint64 {
+	for _, o := range s.outs {
+		if o.dst.StreamID() == stream {
+			return o.flushed
+		}
+	}
+	return 0
 }
 
 // finish is called when the process has ended and was flushed. Nobody needs its
