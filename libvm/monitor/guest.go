@@ -118,6 +118,10 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 		return &agentError{codes.FailedPrecondition, fmt.Sprintf(
 			"agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)}
 	}
+	// Hello's time is that of the machine's start: it waited for the agent.
+	if _, err := g.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: time.Now().UnixNano()}); err != nil {
+		return fmt.Errorf("set the guest's clock: %w", rpcError(err))
+	}
 	return nil
 }
 
