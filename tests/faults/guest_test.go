@@ -1,0 +1,124 @@
+//go:build linux
+
+package faults
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// A guest whose kernel panics ends the container like a kill, and its last
+// words are in the container's log.
+func TestGuestPanics(t *testing.T) {
+	t.Parallel()
+	c := newBox(t).container("echo up; echo c >/proc/sysrq-trigger; exec sleep 1000")
+	c.save()
+	run := c.spawn("run", "run", "--keep", "--bundle", c.bundle, c.id)
+	if code := c.end(run, commandTime); code != 137 {
+		t.Errorf("run: status %d, want 137: %s", code, c.read("run.stderr"))
+	}
+	if out := c.read("run.stdout"); out != "up\n" {
+		t.Errorf("stdout %q", out)
+	}
+	c.wantStatus(specs.StateStopped)
+	log, err := os.ReadFile(filepath.Join(c.root(), c.id, "log"))
+	c.must(err)
+	contains(t, string(log), "the machine has ended", "Kernel panic", "sysrq triggered crash")
+	c.runs("delete", c.id)
+	c.wantNothing()
+}
+
+// memoryLimit is the containers' that run out of memory, in bytes.
+const memoryLimit = 64 << 20
+
+func (c *container) limitMemory() {
+	limit := int64(memoryLimit)
+	c.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+}
+
+// A container that uses more than its limit is killed in the guest, and events
+// tells of it.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	c := newBox(t).container("")
+	c.spec.Process.Args = []string{"/bin/guest", "eat", "100"}
+	c.limitMemory()
+	c.create()
+	events := c.spawn("events", "events", "--interval", "100ms", c.id)
+	c.prints("events.stdout", `"type":"stats"`)
+	holder := c.processes()["holder"]
+	c.runs("start", c.id)
+	if code := c.end(events, commandTime); code != 0 {
+		t.Errorf("events: status %d: %s", code, c.read("events.stderr"))
+	}
+	if n := strings.Count(c.read("events.stdout"), `{"type":"oom","id":"`+c.id+`"}`); n != 1 {
+		t.Errorf("%d oom events, want 1: %s", n, c.read("events.stdout"))
+	}
+	if out := c.read("stdout"); out != "" {
+		t.Errorf("the process got its memory: %s", out)
+	}
+	c.waitStopped(soon)
+	if line := commandLine(holder); line != "" {
+		t.Errorf("the holder is still there: %s", line)
+	}
+	c.runs("delete", c.id)
+
+	c = c.container("")
+	c.spec.Process.Args = []string{"/bin/guest", "eat", "100"}
+	c.limitMemory()
+	c.save()
+	if r := c.try("run", "--bundle", c.bundle, c.id); r.code != 137 {
+		t.Errorf("run: status %d, want 137: %s", r.code, r.stderr)
+	}
+	c.wantNothing()
+}
+
+// An exec that uses too much dies alone.
+func TestExecOutOfMemory(t *testing.T) {
+	t.Parallel()
+	c := newBox(t).container("echo up; exec sleep 1000")
+	c.limitMemory()
+	c.up()
+	if r := c.try("exec", c.id, "/bin/guest", "eat", "100"); r.code != 137 || r.stdout != "" {
+		t.Errorf("exec: status %d, want 137: %s%s", r.code, r.stdout, r.stderr)
+	}
+	c.wantStatus(specs.StateRunning)
+	if out := c.runs("exec", c.id, "echo", "alive"); out != "alive\n" {
+		t.Errorf("exec after it: %q", out)
+	}
+	contains(t, c.runs("events", "--stats", c.id), `"type":"oom"`)
+	c.runs("delete", "--force", c.id)
+	c.wantNothing()
+}
+
+// What a process wrote through a shared mapping, and never synced, is in the
+// host's file when the container has stopped.
+func TestMappedFileIsWritten(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20
+	c := newBox(t).container("")
+	c.bound()
+	file := filepath.Join(c.path("source"), "mapped")
+	c.must(os.WriteFile(file, make([]byte, size), 0o644))
+	c.spec.Process.Args = []string{"/bin/guest", "map", "/mnt/dir/mapped"}
+	c.create()
+	c.runs("start", c.id)
+	c.waitStopped(commandTime)
+	data, err := os.ReadFile(file)
+	c.must(err)
+	wrong := 0
+	for i, b := range data {
+		if b != byte(i>>12+i) {
+			wrong++
+		}
+	}
+	if len(data) != size || wrong > 0 {
+		t.Errorf("%d bytes, want %d; %d are not what was written: %s", len(data), size, wrong, c.read("stderr"))
+	}
+	c.runs("delete", c.id)
+	c.wantNothing()
+}
