@@ -19,7 +19,6 @@ import (
 	_ "github.com/opencontainers/cgroups/devices" // device rules of containers
 
 	_ "github.com/runm/runm/guest/agent/internal/runcinit" // first: "init" re-executions end here
-	_ "github.com/runm/runm/guest/agent/internal/sealexe"  // runs process 1 from a sealed memfd
 	"github.com/runm/runm/guest/api"
 )
 

@@ -66,8 +66,13 @@ func boot() error {
 }
 
 // moveRoot leaves the initramfs: pivot_root, which libcontainer uses, does not
-// work on it. The binary needs not come along, it runs from a memfd (sealexe).
+// work on it. The agent's binary stays behind, on a mount that no container can
+// reach but through /proc/<pid>/exe, and is read-only so that none can write it
+// there (CVE-2019-5736; guest/patches/runc-exeseal.patch relies on it).
 func moveRoot() error {
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("initramfs read-only: %w", err)
+	}
 	if err := unix.Mount("tmpfs", newRoot, "tmpfs", 0, "mode=0755,size=16m"); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
@@ -131,12 +136,18 @@ func loopbackUp() error {
 	return nil
 }
 
-// protectSelf keeps the OOM killer and core dumps away from the agent. What it
+// protectSelf keeps the OOM killer and core dumps away from the agent, and lets
+// it open files. What it
 // starts would inherit both: see container config (oom_score_adj) for the first;
 // the second is a flag of this memory image and ends with execve.
 func protectSelf() error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		return fmt.Errorf("oom_score_adj: %w", err)
+	}
+	// The agent holds many pipes; the kernel gives process 1 at most 4096.
+	nofile := unix.Rlimit{Cur: 1048576, Max: 1048576}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &nofile); err != nil {
+		return fmt.Errorf("rlimit: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("dumpable: %w", err)
