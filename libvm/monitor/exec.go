@@ -78,7 +78,7 @@ func (g *guest) exec(container, id string, r *request) error {
 		return nil
 	}
 	var over atomic.Bool
-	go g.execEvents(container, id, r, &over)
+	go g.execEvents(container, id, r, io, &over)
 	end, err := g.agent.Wait(context.Background(), &api.WaitRequest{Id: container, ExecId: id})
 	if err != nil {
 		return nil // the machine is gone: the stub sees its connection end
@@ -90,12 +90,13 @@ func (g *guest) exec(container, id string, r *request) error {
 }
 
 // execEvents passes on what happens to the stub, until it or the exec ends.
-func (g *guest) execEvents(container, id string, r *request, over *atomic.Bool) {
+func (g *guest) execEvents(container, id string, r *request, io *stdio, over *atomic.Bool) {
 	for {
 		var e ExecEvent
 		if _, err := r.conn.Recv(&e); err != nil {
 			if !over.Load() {
 				g.killExec(container, id)
+				io.giveUp()
 			}
 			return
 		}

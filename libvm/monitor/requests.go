@@ -168,6 +168,9 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 		reply(Reply{})
 		return
 	}
+	if r.Signal == int(unix.SIGKILL) {
+		go c.stdio.giveUp()
+	}
 	m.beside(func(ctx context.Context) {
 		_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(r.Signal), All: r.All})
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sys/unix"
@@ -133,6 +134,11 @@ func (o *output) run() {
 			break
 		}
 	}
+	o.end()
+}
+
+// end closes the guest's stream: to the guest it says that nobody reads.
+func (o *output) end() {
 	o.from.Close()
 	o.mu.Lock()
 	o.ended = true
@@ -168,6 +174,41 @@ func (s *stdio) ended() {
 	for _, o := range s.outs {
 		o.wait(1<<64 - 1)
 	}
+}
+
+// stall is how long the output of a killed process may stand still before it
+// is given up. Without that a process whose output nobody reads could not be
+// killed: what it wrote last waits for the reader, and its end for that.
+const stall = 3 * time.Second
+
+// giveUp follows a SIGKILL: it returns when the output has ended, or has stood
+// still for too long and was closed.
+func (s *stdio) giveUp() {
+	for {
+		before, ended := s.progress()
+		if ended {
+			return
+		}
+		<-time.After(stall)
+		if now, _ := s.progress(); now == before {
+			break
+		}
+	}
+	for _, o := range s.outs {
+		o.end()
+	}
+}
+
+// progress is how many bytes were written, and whether all output has ended.
+func (s *stdio) progress() (copied uint64, ended bool) {
+	ended = true
+	for _, o := range s.outs {
+		o.mu.Lock()
+		ended = ended && o.ended
+		o.mu.Unlock()
+		copied += o.copied.Load()
+	}
+	return copied, ended
 }
 
 // close ends the copying and closes files and streams.
