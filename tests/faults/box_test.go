@@ -252,7 +252,7 @@ func makeRootfs(dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"sh", "cat", "date", "echo", "head", "kill", "mkdir", "pgrep", "sleep", "tail", "test", "true", "wc", "yes"} {
+	for _, name := range []string{"sh", "cat", "date", "echo", "head", "kill", "mkdir", "sleep", "tail", "test", "true", "wc", "yes"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			return err
 		}
