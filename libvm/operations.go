@@ -71,14 +71,19 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 }
 
 // Pause stops the container and its machine, Resume lets them go on.
-func (c *Container) Pause() error {
-	_, err := c.query(monitor.Request{Op: monitor.OpPause})
-	return err
-}
+func (c *Container) Pause() error { return c.change(monitor.Request{Op: monitor.OpPause}) }
 
 // Resume undoes Pause; of a container that is not paused it is ErrNotPaused.
-func (c *Container) Resume() error {
-	_, err := c.query(monitor.Request{Op: monitor.OpResume})
+func (c *Container) Resume() error { return c.change(monitor.Request{Op: monitor.OpResume}) }
+
+// change is query for what must not overlap with a start or another change.
+func (c *Container) change(r monitor.Request) error {
+	lock, err := c.dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	_, err = c.query(r)
 	return err
 }
 
@@ -141,13 +146,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	for _, w := range warnings {
 		logrus.Warn(w)
 	}
-	lock, err := c.dir.Lock()
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	_, err = c.query(monitor.Request{Op: monitor.OpUpdate, Resources: r})
-	return err
+	return c.change(monitor.Request{Op: monitor.OpUpdate, Resources: r})
 }
 
 // Delete removes a container that is stopped or created (a created one is

@@ -65,12 +65,16 @@ func (m *monitor) pause(c *container, r request) {
 		r.reply(failure(fmt.Errorf("pause: %w", vmm.ErrNotSupported)))
 		return
 	}
+	freeze := m.guest.freeze
+	if c.status == specs.StateCreated {
+		freeze = stopOnly
+	}
 	m.beside(func(ctx context.Context) {
 		m.vcpus.mu.Lock()
 		defer m.vcpus.mu.Unlock()
 		var err error
 		if !m.vcpus.stopped {
-			err = m.guest.freeze(ctx, p, c.id)
+			err = freeze(ctx, p, c.id)
 			m.vcpus.stopped = err == nil
 		}
 		// Under the lock, so that the owner hears of it before it hears of a
@@ -87,6 +91,10 @@ func (m *monitor) pause(c *container, r request) {
 		}
 	})
 }
+
+// stopOnly is freeze for a container whose process waits to be started:
+// libcontainer cannot make it a created one again.
+func stopOnly(ctx context.Context, p vmm.Pauser, _ string) error { return p.Pause(ctx) }
 
 func (g *guest) freeze(ctx context.Context, p vmm.Pauser, id string) error {
 	if _, err := g.agent.Pause(ctx, &api.ContainerRequest{Id: id}); err != nil {
@@ -111,6 +119,7 @@ func (m *monitor) resume(c *container, r request) {
 // thaw lets the machine run on, sets its clock, which stood still, thaws the
 // container and delivers the signals that came meanwhile.
 func (m *monitor) thaw(c *container, reply func(Reply)) {
+	frozen := c.beforePause != specs.StateCreated
 	m.beside(func(ctx context.Context) {
 		m.vcpus.mu.Lock()
 		defer m.vcpus.mu.Unlock()
@@ -123,7 +132,7 @@ func (m *monitor) thaw(c *container, reply func(Reply)) {
 		if err == nil {
 			_, err = m.guest.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: time.Now().UnixNano()})
 		}
-		if err == nil {
+		if err == nil && frozen {
 			_, err = m.guest.agent.Resume(ctx, &api.ContainerRequest{Id: c.id})
 		}
 		m.results <- func() {
