@@ -45,7 +45,8 @@ vet_darwin() {
 		./guest/api ./libvm/bundle ./libvm/config ./libvm/plan ./libvm/undo ./libvm/vmm ./libvm/vmm/fake
 }
 
-vet_arm64() { GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go vet . ./libvm/...; }
+# Built, not vetted: a test of libvm/plan uses libcontainer, which needs C.
+build_arm64() { GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build . ./libvm/...; }
 
 # The version of protoc is in a comment of what it writes, and does not matter.
 generated() {
@@ -64,7 +65,7 @@ step "gofmt" format
 step "go vet" go vet ./...
 step "go vet, the agent's tags" vet_agent
 step "go vet, darwin" vet_darwin
-step "go vet, linux/arm64" vet_arm64
+step "go build, linux/arm64" build_arm64
 step "go.mod" tidy
 step "layers and documents" go test -count=1 ./tests/layers ./tests/docs
 if command -v protoc >/dev/null; then
