@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package store keeps one directory for each container: <root>/<id>/ with
-// state.json, a lock, the monitor's socket and its log. state.json says what a
+// state.json, the monitor's socket and its log. state.json says what a
 // container is, never how it is: whether it runs is asked of its processes.
 package store
 
@@ -30,7 +30,6 @@ var (
 // Names in a state directory.
 const (
 	stateFile = "state.json"
-	lockFile  = "lock"
 	// LogFile is the monitor's log.
 	LogFile = "log"
 	// ShareDir is where the monitor mounts the staging directory.
@@ -146,9 +145,10 @@ func (d Dir) Load() (*State, error) {
 }
 
 // Lock waits for the directory's lock, which orders the commands that change a
-// container. Closing the file gives it back.
+// container. Closing the file gives it back. It is a lock on the directory
+// itself: on a full disk no file for it could be made, and nothing be deleted.
 func (d Dir) Lock() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(string(d), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.Open(string(d))
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, ErrNotExist
