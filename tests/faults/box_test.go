@@ -35,6 +35,7 @@ type box struct {
 	t     *testing.T
 	dir   string
 	runm  []string // the runtime's command line, without --root
+	state string   // its --root
 	scope *leak.Scope
 	made  int // counts containers
 }
@@ -47,25 +48,23 @@ func newBox(t *testing.T) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &box{t: t, dir: dir, runm: []string{tools.runm}}
+	b := &box{t: t, dir: dir, runm: []string{tools.runm}, state: filepath.Join(dir, "root")}
 	if b.scope, err = leak.New(dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.close)
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(b.root(), 0o711)); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(b.state, 0o711)); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
-
-func (b *box) root() string { return b.path("root") }
 
 // path is a file in the box.
 func (b *box) path(name string) string { return filepath.Join(b.dir, name) }
 
 // close removes what a test that failed did not, and looks for what is left.
 func (b *box) close() {
-	ids, err := os.ReadDir(b.root())
+	ids, err := os.ReadDir(b.state)
 	if err != nil {
 		b.t.Error(err)
 	}
@@ -103,7 +102,7 @@ func (b *box) must(err error) {
 
 // command is the runtime with the box's --root.
 func (b *box) command(args ...string) *exec.Cmd {
-	line := append(append(append([]string{}, b.runm...), "--root", b.root()), args...)
+	line := append(append(append([]string{}, b.runm...), "--root", b.state), args...)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = b.dir
 	// A pipe that is open when the command has ended is a fault: see result.
@@ -252,7 +251,7 @@ func makeRootfs(dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"sh", "cat", "date", "echo", "head", "kill", "mkdir", "sleep", "tail", "test", "true", "wc", "yes"} {
+	for _, name := range []string{"sh", "cat", "date", "dd", "echo", "head", "kill", "mkdir", "sleep", "tail", "test", "true", "wc", "yes"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func TestGuestPanics(t *testing.T) {
 		t.Errorf("stdout %q", out)
 	}
 	c.wantStatus(specs.StateStopped)
-	log, err := os.ReadFile(filepath.Join(c.root(), c.id, "log"))
+	log, err := os.ReadFile(filepath.Join(c.state, c.id, "log"))
 	c.must(err)
 	contains(t, string(log), "the machine has ended", "Kernel panic", "sysrq triggered crash")
 	c.runs("delete", c.id)

@@ -18,7 +18,7 @@ import (
 func (c *container) processes() map[string]int {
 	c.t.Helper()
 	var state struct{ Holder, Monitor struct{ Pid int } }
-	data, err := os.ReadFile(filepath.Join(c.root(), c.id, "state.json"))
+	data, err := os.ReadFile(filepath.Join(c.state, c.id, "state.json"))
 	c.must(err)
 	c.must(json.Unmarshal(data, &state))
 	pids := map[string]int{"holder": state.Holder.Pid, "monitor": state.Monitor.Pid}

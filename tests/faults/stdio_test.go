@@ -124,7 +124,7 @@ func TestReaderCloses(t *testing.T) {
 func TestOutputIsCompleteWhenStopped(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20
-	c := newBox(t).container(fmt.Sprintf("head -c %d /dev/zero", size))
+	c := newBox(t).container("dd if=/dev/zero bs=1M count=16")
 	c.create()
 	c.runs("start", c.id)
 	c.waitStopped(commandTime)
