@@ -2,8 +2,6 @@
 // agent.proto and the constants around it. docs/protocol.md describes both.
 package api
 
-import "time"
-
 // Version is the protocol's version. Host and agent are built together and
 // refuse each other when it differs.
 const Version = 1
@@ -30,6 +28,3 @@ const (
 
 // MaxMessage bounds one message in bytes, either way.
 const MaxMessage = 4 << 20
-
-// HelloTimeout is how long a booted agent may take to answer its first call.
-const HelloTimeout = 10 * time.Second

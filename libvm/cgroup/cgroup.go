@@ -25,7 +25,7 @@ type Overhead struct {
 	Threads int64
 }
 
-// VMMMemoryBytes is what QEMU (with a translation cache of 64 MiB under TCG)
+// VMMMemoryBytes is what QEMU (with a translation cache of 128 MiB under TCG)
 // and virtiofsd use beside the guest's memory; measured at 60 to 140 MiB.
 const VMMMemoryBytes = 256 << 20
 

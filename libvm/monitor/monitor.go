@@ -223,6 +223,10 @@ func (m *monitor) openLog() {
 		f, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	}
 	m.log.SetOutput(f)
+	// create may have had nowhere to say them.
+	for _, w := range m.setup.Plan.Warnings {
+		m.log.Warn(w)
+	}
 }
 
 // boot makes share, machine and container, beside the owner.
