@@ -122,6 +122,16 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 
+	hooked := false
+	u.Push(func() error {
+		if hooked {
+			// "If any [...] hook fails, the runtime MUST generate an error,
+			// stop the container, and continue the lifecycle at step 12"
+			// (runtime.md, "Lifecycle"): what hooks have set up they undo.
+			poststop(context.WithoutCancel(ctx), p.bundle.Spec, p.state(specs.StateStopped, 0))
+		}
+		return nil
+	})
 	holderEnd, monitorEnd, err := control.Pair()
 	if err != nil {
 		return nil, err
@@ -133,7 +143,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	// Without its connection to create the monitor undoes everything.
-	u.Push(m.abandon)
+	u.Push(func() error { return p.abandon(m) })
 	// Whatever we wait for, the monitor or the holder, ends with the
 	// connection.
 	uninterrupted := context.AfterFunc(ctx, func() { m.conn.Close() })
@@ -162,17 +172,15 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	if err := m.send(monitor.Step{Kind: monitor.StepHolder, Holder: h.ID}, monitor.StepJoined); err != nil {
 		return nil, err
 	}
-	state := specs.State{
-		Version: specs.Version, ID: p.opts.ID, Status: specs.StateCreated, Pid: h.ID.Pid,
-		Bundle: p.bundle.Dir, Annotations: p.bundle.Spec.Annotations,
-	}
-	if err := p.runtimeHooks(ctx, m, &state); err != nil {
+	state := p.state(specs.StateCreated, h.ID.Pid)
+	hooked = true
+	if err := p.runtimeHooks(ctx, m, state); err != nil {
 		return nil, err
 	}
 	if err := m.expect(monitor.StepReady); err != nil {
 		return nil, err
 	}
-	if err := h.Prepare(state); err != nil {
+	if err := h.Prepare(*state); err != nil {
 		return nil, err
 	}
 	if err := m.send(monitor.Step{Kind: monitor.StepLimit}, monitor.StepLimited); err != nil {
@@ -198,6 +206,14 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	return &Created{Container: c, Holder: h}, nil
+}
+
+// state is what hooks are told.
+func (p *Prepared) state(status specs.ContainerState, pid int) *specs.State {
+	return &specs.State{
+		Version: specs.Version, ID: p.opts.ID, Status: status, Pid: pid,
+		Bundle: p.bundle.Dir, Annotations: p.bundle.Spec.Annotations,
+	}
 }
 
 // runtimeHooks runs the prestart and createRuntime hooks while the machine
@@ -344,9 +360,28 @@ func (m *monitorProcess) send(s monitor.Step, answer monitor.StepKind) error {
 }
 
 // abandon ends a monitor whose container is not wanted and waits until it has
-// undone everything.
-func (m *monitorProcess) abandon() error {
+// undone everything. What one that was killed could not undo is undone here.
+func (p *Prepared) abandon(m *monitorProcess) error {
 	m.conn.Close()
 	_ = m.cmd.Wait()
-	return nil
+	if m.cmd.ProcessState == nil || m.cmd.ProcessState.Exited() {
+		return nil
+	}
+	c, err := Load(p.opts.Root, p.opts.ID)
+	if errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.State.Monitor.Pid != m.cmd.Process.Pid {
+		return nil // another's
+	}
+	if err := c.destroy(); err != nil {
+		return err
+	}
+	if err := c.removeCgroup(); err != nil {
+		return err
+	}
+	return c.dir.Remove()
 }

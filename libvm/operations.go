@@ -191,31 +191,41 @@ func (c *Container) destroy() error {
 	return c.State.Holder.Kill(killGrace)
 }
 
-// remove takes away what a dead container left: cgroup, hooks, directory.
+// remove takes away what a dead container left, and runs its last hooks.
 func (c *Container) remove(ctx context.Context) error {
-	s := &c.State
-	if s.Spec != nil && len(s.CgroupPaths) > 0 {
-		cg, err := cgroup.New(s.ID, s.Spec, s.Systemd, cgroup.Overhead{}, s.CgroupPaths)
-		if err == nil {
-			err = cg.Destroy()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if s.Spec != nil && s.Spec.Hooks != nil {
-		// "the remaining hooks and lifecycle continue as if the hook had
-		// succeeded" (runtime.md, "Lifecycle" 12).
-		for _, h := range s.Spec.Hooks.Poststop {
-			if err := hooks.Run(ctx, "poststop", []specs.Hook{h}, c.ociState(specs.StateStopped)); err != nil {
-				logrus.Warn(err)
-			}
-		}
-	}
 	if _, err := os.Stat(string(c.dir)); errors.Is(err, os.ErrNotExist) {
-		return nil // a create that was undone took it along
+		return nil // a create that was undone took all along
 	}
+	if err := c.removeCgroup(); err != nil {
+		return err
+	}
+	poststop(ctx, c.State.Spec, c.ociState(specs.StateStopped))
 	return c.dir.Remove()
+}
+
+func (c *Container) removeCgroup() error {
+	s := &c.State
+	if s.Spec == nil || len(s.CgroupPaths) == 0 {
+		return nil
+	}
+	cg, err := cgroup.New(s.ID, s.Spec, s.Systemd, cgroup.Overhead{}, s.CgroupPaths)
+	if err != nil {
+		return err
+	}
+	return cg.Destroy()
+}
+
+// poststop runs the hooks of a container that is gone. "the remaining hooks and
+// lifecycle continue as if the hook had succeeded" (runtime.md, "Lifecycle" 12).
+func poststop(ctx context.Context, spec *specs.Spec, state *specs.State) {
+	if spec == nil || spec.Hooks == nil {
+		return
+	}
+	for _, h := range spec.Hooks.Poststop {
+		if err := hooks.Run(ctx, "poststop", []specs.Hook{h}, state); err != nil {
+			logrus.Warn(err)
+		}
+	}
 }
 
 // Delete removes the container id below root. With force an unknown id is no
