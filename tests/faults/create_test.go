@@ -168,3 +168,38 @@ func TestHookFails(t *testing.T) {
 		}
 	}
 }
+
+// Who deletes a container that is being created, or kills one of its processes
+// then, makes create fail, and nothing is left.
+func TestEndWhileCreating(t *testing.T) {
+	for how, test := range map[string]struct {
+		end  func(c *container)
+		want string
+	}{
+		"delete":  {func(c *container) { c.runs("delete", "--force", c.id) }, "deleted while it was being created"},
+		"holder":  {func(c *container) { c.must(unix.Kill(c.hostPids()["holder"], unix.SIGKILL)) }, "host process was killed"},
+		"monitor": {func(c *container) { c.must(unix.Kill(c.hostPids()["monitor"], unix.SIGKILL)) }, "monitor has ended"},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			c := newBox(t).container("exec sleep 1000")
+			c.spec.Hooks = &specs.Hooks{
+				CreateRuntime: []specs.Hook{c.hook("echo in >" + c.path("in") + "\nexec sleep 1000")},
+				Poststop:      []specs.Hook{c.hook("echo out >" + c.path("out"))},
+			}
+			cmd := c.creation()
+			c.must(cmd.Start())
+			c.waitFile("in")
+			test.end(c)
+			if code := c.end(cmd, soon); code != 1 {
+				t.Errorf("create: status %d, want 1", code)
+			}
+			c.wantNothing()
+			contains(t, c.read("stderr"), test.want)
+			// "continue the lifecycle at step 12" (runtime.md, "Lifecycle").
+			if out := c.read("out"); out != "out\n" {
+				t.Errorf("the poststop hook has written %q", out)
+			}
+		})
+	}
+}

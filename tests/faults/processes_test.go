@@ -14,15 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processes are the pids of a container on the host.
-func (c *container) processes() map[string]int {
+// hostPids are the processes that the container's state names.
+func (c *container) hostPids() map[string]int {
 	c.t.Helper()
 	var state struct{ Holder, Monitor struct{ Pid int } }
 	data, err := os.ReadFile(filepath.Join(c.state, c.id, "state.json"))
 	c.must(err)
 	c.must(json.Unmarshal(data, &state))
-	pids := map[string]int{"holder": state.Holder.Pid, "monitor": state.Monitor.Pid}
-	for _, pid := range children(state.Monitor.Pid) {
+	return map[string]int{"holder": state.Holder.Pid, "monitor": state.Monitor.Pid}
+}
+
+// processes are all of the container's on the host.
+func (c *container) processes() map[string]int {
+	c.t.Helper()
+	pids := c.hostPids()
+	for _, pid := range children(pids["monitor"]) {
 		switch line := commandLine(pid); {
 		case strings.Contains(line, "qemu-system"):
 			pids["qemu"] = pid

@@ -251,9 +251,7 @@ func TestExecOutputIsWhole(t *testing.T) {
 	if code := c.end(background, soon); code != 0 || c.read("background.stdout") != "started\n" {
 		t.Errorf("exec with a child: status %d: %q", code, c.read("background.stdout"))
 	}
-	if n := c.running("sleep 1000"); n != 2 {
-		t.Errorf("%d are sleeping, want init and the exec's child: %s", n, c.runs("ps", c.id))
-	}
+	waitFor(t, "init and the exec's child in ps", soon, func() bool { return c.running("sleep 1000") == 2 })
 	c.runs("delete", "--force", c.id)
 	c.wantNothing()
 }
@@ -281,7 +279,16 @@ func TestKillExec(t *testing.T) {
 	c.must(unix.Kill(pid, unix.SIGKILL))
 	c.waitNoProcess("sleep 1002")
 	c.wantStatus(specs.StateRunning)
-	c.runs("delete", "--force", c.id)
+
+	// An exec ends with the container's init.
+	last := c.spawn("last", "exec", c.id, "sh", "-c", "echo in; exec sleep 1003")
+	c.prints("last.stdout", "in\n")
+	c.runs("kill", c.id, "KILL")
+	if code := c.end(last, soon); code != 137 {
+		t.Errorf("exec, after init's end: status %d, want 137: %s", code, c.read("last.stderr"))
+	}
+	c.waitStopped(soon)
+	c.runs("delete", c.id)
 	c.wantNothing()
 }
 
