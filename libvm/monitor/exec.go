@@ -86,6 +86,8 @@ func (g *guest) exec(container, id string, r *request) error {
 	over.Store(true)
 	io.drained(end)
 	_ = r.conn.Send(ExecExit{Status: int(end.Status & 0xff)})
+	r.conn.Close()
+	io.background()
 	return nil
 }
 

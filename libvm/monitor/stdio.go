@@ -92,6 +92,9 @@ func (s *stdio) run() {
 // line typed to whoever shares the file.
 func (s *stdio) readInput() {
 	defer s.in.Close()
+	if !s.tty {
+		defer s.files[0].Close() // its writer learns that nobody reads
+	}
 	fd := int(s.files[0].Fd())
 	buf := make([]byte, 64<<10)
 	for {
@@ -176,6 +179,14 @@ func (s *stdio) ended() {
 	}
 }
 
+// background is called when the process has ended: nothing is read any more,
+// but what it has left running may go on to write where it wrote. It returns
+// when nobody is left who could, as a pipe's end of file would show.
+func (s *stdio) background() {
+	s.stopInput()
+	s.ended()
+}
+
 // stall is how long the output of a killed process may stand still before it
 // is given up. Without that a process whose output nobody reads could not be
 // killed: what it wrote last waits for the reader, and its end for that.
@@ -213,16 +224,20 @@ func (s *stdio) progress() (copied uint64, ended bool) {
 
 // close ends the copying and closes files and streams.
 func (s *stdio) close() {
-	if s.stop != nil {
-		_, _ = s.stop.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
-	}
-	if s.in != nil {
-		s.in.Close()
-	}
+	s.stopInput()
 	for _, o := range s.outs {
 		o.from.Close()
 	}
 	for _, f := range s.files {
 		f.Close()
+	}
+}
+
+func (s *stdio) stopInput() {
+	if s.stop != nil {
+		_, _ = s.stop.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+	if s.in != nil {
+		s.in.Close()
 	}
 }
