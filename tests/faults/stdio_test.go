@@ -247,10 +247,13 @@ func TestExecOutputIsWhole(t *testing.T) {
 	}
 	// A child that holds its output keeps no exec from returning, and its
 	// output goes on where it went.
-	background := c.spawn("background", "exec", c.id, "sh", "-c", "sleep 1000 & echo started")
+	background := c.spawn("background", "exec", c.id, "sh", "-c",
+		"(while test ! -e /tmp/gate; do sleep 0.1; done; echo late; exec sleep 1000) & echo started")
 	if code := c.end(background, soon); code != 0 || c.read("background.stdout") != "started\n" {
 		t.Errorf("exec with a child: status %d: %q", code, c.read("background.stdout"))
 	}
+	c.runs("exec", c.id, "sh", "-c", "echo >/tmp/gate")
+	c.prints("background.stdout", "late\n")
 	waitFor(t, "init and the exec's child in ps", soon, func() bool { return c.running("sleep 1000") == 2 })
 	c.runs("delete", "--force", c.id)
 	c.wantNothing()
