@@ -178,8 +178,8 @@ func testBackground(t *testing.T, vm *agenttest.VM) {
 	}
 	// Wait answers only once all this is sent, and more than a window may be
 	// unread meanwhile; 300000 bytes are less.
-	if code := vm.MustWait(t, "bg", "e").GetStatus(); code != 0 {
-		t.Errorf("status %d", code)
+	if end := vm.MustWait(t, "bg", "e"); end.GetStatus() != 0 || end.GetStdoutBytes() != 300000 || end.GetStderrBytes() != 0 {
+		t.Errorf("%v, want status 0 and 300000 bytes", end)
 	}
 	if _, err := io.ReadFull(out, make([]byte, 300000)); err != nil {
 		t.Fatal(err)
