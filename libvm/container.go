@@ -155,7 +155,7 @@ func (c *Container) ask(r monitor.Request) (*monitor.Reply, error) {
 // query is ask for a container that must be up.
 func (c *Container) query(r monitor.Request) (*monitor.Reply, error) {
 	a, err := c.ask(r)
-	if isGone(err) {
+	if isGone(err) || errors.Is(err, ErrProcessDone) && r.Op != monitor.OpSignal {
 		return nil, ErrNotRunning
 	}
 	return a, err
@@ -170,6 +170,8 @@ func replyError(a *monitor.Reply) error {
 		return nil
 	}
 	switch a.Code {
+	case monitor.CodeEnded:
+		return ErrNotRunning
 	case monitor.CodeGone:
 		return ErrProcessDone
 	case monitor.CodeNotPaused:

@@ -61,6 +61,9 @@ func (c *Container) Exec(o ExecOpts) (*Exec, error) {
 	}
 	if err := replyError(&a); err != nil {
 		conn.Close()
+		if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrProcessDone) {
+			return nil, ErrStopped // it ended just now
+		}
 		return nil, err
 	}
 	return &Exec{conn}, nil

@@ -119,6 +119,7 @@ const (
 	CodePaused     Code = "paused"
 	CodeNotPaused  Code = "not paused"
 	CodeGone       Code = "process gone"
+	CodeEnded      Code = "container ended"
 )
 
 // Process is a row of ps, in the guest's numbers.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/ttrpc"
+	"github.com/hashicorp/yamux"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -39,6 +41,10 @@ func (r *request) reply(a Reply) {
 
 func failure(err error) Reply {
 	a := Reply{Error: err.Error()}
+	if errors.Is(err, ttrpc.ErrClosed) || errors.Is(err, yamux.ErrSessionShutdown) {
+		// The machine is ending, and the container with it.
+		return Reply{Error: "container not running", Code: CodeEnded}
+	}
 	var e *agentError
 	if errors.As(err, &e) {
 		switch e.code {
