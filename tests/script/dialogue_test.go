@@ -114,6 +114,7 @@ func (t *terminal) talk(script []string) error {
 		kind, text, _ := strings.Cut(line, " ")
 		var err error
 		switch kind {
+		case "":
 		case "<":
 			err = t.expect(text)
 		case ">":

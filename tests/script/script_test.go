@@ -25,6 +25,9 @@ const (
 	atOnce = "2"
 	// settle bounds how long what a script ended may take to go.
 	settle = 5 * time.Second
+	// limit bounds all scripts together: a command that hangs is killed then,
+	// and its script's log says which it was.
+	limit = 15 * time.Minute
 	// cgroupParent holds the scripts' cgroups.
 	cgroupParent = "runm-script"
 )
@@ -80,6 +83,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Deadline:            time.Now().Add(limit),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"bundle":   cmdBundle,
 			"edit":     cmdEdit,
