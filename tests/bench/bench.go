@@ -160,9 +160,13 @@ func (b *bench) makePlan() error {
 	return err
 }
 
-// bundle makes dir/name, a bundle that runs args, and returns its path.
+// bundle returns the path of dir/name, a bundle that runs args, and makes it
+// when it is not there: others may be reading it.
 func (b *bench) bundle(name string, args ...string) (string, error) {
 	dir := filepath.Join(b.dir, "bundles", name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
