@@ -10,18 +10,23 @@ set -euo pipefail
 hack=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$hack/lib.sh"
-cd "$hack/.."
 [ $# = 1 ] || die "one argument, where the agent goes" "hack/agent.sh _output/agent"
-out=$1
+case $1 in
+/*) out=$1 ;;
+*) out=$PWD/$1 ;;
+esac
+cd "$hack/.."
 module=github.com/opencontainers/runc
 go mod download "$module"
+mkdir -p _output
+exec 9>_output/.agent.lock
+flock 9 # tests build it too, at the same time
 source=$(go list -m -f '{{.Dir}}' "$module")
 copy=_output/runc
 # Made anew when the module or a patch changes.
 want=$(cat guest/patches/runc-*.patch | sha256sum | cut -c1-16)-$(basename "$source")
 if [ "$(cat $copy.version 2>/dev/null || true)" != "$want" ]; then
 	rm -rf $copy $copy.version
-	mkdir -p _output
 	cp -r "$source" $copy
 	chmod -R u+w $copy
 	for patch in guest/patches/runc-*.patch; do

@@ -74,17 +74,20 @@ func newest(pattern string) string {
 	return best
 }
 
+// buildInitrd builds the agent as the product does, with guest/patches.
 func buildInitrd(dir, initrd string) error {
 	agent := filepath.Join(dir, "agent")
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: %w", err)
+	}
+	script := filepath.Join(strings.TrimSpace(string(root)), "hack", "agent.sh")
 	for _, args := range [][]string{
-		{"build", "-tags", "seccomp netgo osusergo runc_nocriu", "-ldflags", "-s -w -extldflags -static",
-			"-o", agent, "github.com/runm/runm/guest/cmd/agent"},
-		{"run", "github.com/runm/runm/guest/image", "-agent", agent, "-o", initrd},
+		{script, agent},
+		{"go", "run", "github.com/runm/runm/guest/image", "-agent", agent, "-o", initrd},
 	} {
-		cmd := exec.Command("go", args...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", args[0], err, out)
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", args[0], err, out)
 		}
 	}
 	return nil
