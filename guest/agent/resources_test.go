@@ -46,7 +46,8 @@ func testStats(t *testing.T, vm *agenttest.VM) {
 	}
 	var init *api.Process
 	for _, p := range ps.GetProcesses() {
-		if strings.HasPrefix(p.GetCommand(), "sh -c sleep") {
+		// Its child has the same command line until it executes sleep.
+		if strings.HasPrefix(p.GetCommand(), "sh -c sleep") && (init == nil || p.GetPid() < init.GetPid()) {
 			init = p
 		}
 	}
