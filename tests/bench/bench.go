@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,6 +83,9 @@ func newBench(o options) (_ *bench, err error) {
 		return nil, err
 	}
 	o.runm = exe
+	if err := adoptOrphans(); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "runm-bench-")
 	if err != nil {
 		return nil, err
@@ -140,6 +144,9 @@ func (b *bench) makePlan() error {
 	if err != nil {
 		return err
 	}
+	if c, err = c.WithAnnotations(loaded.Spec.Annotations); err != nil {
+		return err
+	}
 	a := c.FindAssets(b.runm)
 	if err := a.Require("kernel", "initrd", "qemu", "virtiofsd"); err != nil {
 		return fmt.Errorf("%w; run `make all`", err)
@@ -181,10 +188,15 @@ func (b *bench) bundle(name string, args ...string) (string, error) {
 func (b *bench) spec(args []string) *specs.Spec {
 	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
 	hidden := []string{"nosuid", "noexec", "nodev"}
+	annotations := map[string]string{}
+	if b.cpus > 0 {
+		annotations[config.AnnotationPrefix+"cpus"] = strconv.Itoa(b.cpus)
+	}
 	return &specs.Spec{
-		Version:  "1.0.2", // every peer's
-		Hostname: "bench",
-		Root:     &specs.Root{Path: b.rootfs},
+		Version:     "1.0.2", // every peer's
+		Hostname:    "bench",
+		Annotations: annotations,
+		Root:        &specs.Root{Path: b.rootfs},
 		Process: &specs.Process{
 			Args: args, Cwd: "/", Env: []string{"PATH=/bin", "TERM=xterm"}, NoNewPrivileges: true,
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},

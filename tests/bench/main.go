@@ -24,6 +24,7 @@ type options struct {
 	rounds int
 	atOnce int
 	mib    int
+	cpus   int
 	only   string
 	json   string
 }
@@ -34,6 +35,7 @@ func main() {
 	flag.IntVar(&o.rounds, "n", 5, "`rounds`: each figure is the median of so many")
 	flag.IntVar(&o.atOnce, "at-once", 20, "`containers` that are started at once")
 	flag.IntVar(&o.mib, "mib", 1024, "`MiB` that go through a stream")
+	flag.IntVar(&o.cpus, "cpus", 0, "`vCPUs` of each guest, floors included (default: as many as runm gives)")
 	flag.StringVar(&o.only, "only", "", "measure only what is named: `cold, phases, exec, stream, burst or peers`, by commas")
 	flag.StringVar(&o.json, "json", "", "write everything measured to `file`")
 	flag.Parse()
@@ -47,8 +49,8 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if o.rounds < 1 || o.atOnce < 1 || o.mib < 1 || flag.NArg() > 0 {
-		return errors.New("usage: bench [-n ROUNDS] [-at-once CONTAINERS] [-mib MIB] [-only WHAT] [-json FILE]")
+	if o.rounds < 1 || o.atOnce < 1 || o.mib < 1 || o.cpus < 0 || flag.NArg() > 0 {
+		return errors.New("usage: bench [-n ROUNDS] [-at-once CONTAINERS] [-mib MIB] [-cpus VCPUS] [-only WHAT] [-json FILE]")
 	}
 	measures, err := choose(o.only)
 	if err != nil {
