@@ -84,23 +84,29 @@ func (c *Container) ID() string { return c.State.ID }
 
 // Status asks the facts: is the holder alive, and what does the monitor say.
 func (c *Container) Status() (specs.ContainerState, error) {
+	status, _, err := c.status()
+	return status, err
+}
+
+// status is Status; ending says that the container is about to be stopped.
+func (c *Container) status() (status specs.ContainerState, ending bool, err error) {
 	if c.State.Monitor.Alive() {
 		a, err := c.ask(monitor.Request{Op: monitor.OpStatus})
 		if err == nil {
-			return a.Status, nil
+			return a.Status, a.Ending, nil
 		}
-		if !errors.Is(err, control.ErrGone) && !errors.Is(err, errMonitorHasGone) {
-			return "", err
+		if !isGone(err) {
+			return "", false, err
 		}
 		if c.State.Holder.Pid == 0 {
-			return specs.StateCreating, nil
+			return specs.StateCreating, false, nil
 		}
 	}
 	if c.State.Holder.Alive() && c.State.Monitor.Alive() {
 		// The monitor no longer answers but has not yet let the holder go.
-		return specs.StateRunning, nil
+		return specs.StateRunning, true, nil
 	}
-	return specs.StateStopped, nil
+	return specs.StateStopped, false, nil
 }
 
 // OCIState is the state as runtime.md defines it. Pid is 0 when stopped.

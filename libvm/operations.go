@@ -158,9 +158,19 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		return err
 	}
 	defer lock.Close()
-	status, err := c.Status()
+	status, ending, err := c.status()
 	if err != nil && !force {
 		return err
+	}
+	if !force && ending {
+		// `kill ID KILL` and then `delete ID` is what people type, and with
+		// runc the one is done when the other comes.
+		wait, cancel := context.WithTimeout(ctx, killGrace)
+		err := c.State.Monitor.Wait(wait)
+		cancel()
+		if err == nil {
+			status = specs.StateStopped
+		}
 	}
 	if !force && status != specs.StateStopped && status != specs.StateCreated {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", c.State.ID, status)

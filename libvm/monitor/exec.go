@@ -36,7 +36,11 @@ func (m *monitor) exec(c *container, r request) {
 	id := "exec-" + strconv.Itoa(m.execs)
 	go func() {
 		if err := m.guest.exec(c.id, id, &r); err != nil {
-			r.reply(failure(err))
+			a := failure(err)
+			if a.Code == CodeNotRunning {
+				c.ending.Store(true) // the guest knows before we do
+			}
+			r.reply(a)
 		}
 	}()
 }

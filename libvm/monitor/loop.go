@@ -179,6 +179,7 @@ func (m *monitor) waitInit(c *container, ends chan<- ended) {
 		m.guest.machine.Kill()
 		return
 	}
+	c.ending.Store(true)
 	m.log.Debug("process has ended")
 	c.stdio.ended()
 	// Writes that the guest's kernel still holds reach the host first.

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -77,6 +78,9 @@ type monitor struct {
 type container struct {
 	id     string
 	status specs.ContainerState
+	// ending: init has ended or was sent SIGKILL; its output and its files may
+	// still be on the way. Set from any goroutine.
+	ending atomic.Bool
 	// beforePause is the status that resume restores.
 	beforePause specs.ContainerState
 	stdio       *stdio

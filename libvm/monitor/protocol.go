@@ -103,12 +103,14 @@ type Request struct {
 type Reply struct {
 	Error string `json:"error,omitempty"`
 	// Code tells apart what clients of this package tell apart.
-	Code     Code                 `json:"code,omitempty"`
-	Status   specs.ContainerState `json:"status,omitempty"`
-	Pids     []int                `json:"pids,omitempty"`
-	Stats    json.RawMessage      `json:"stats,omitempty"`
-	OOMKills uint64               `json:"oomKills,omitempty"`
-	Table    []Process            `json:"table,omitempty"`
+	Code   Code                 `json:"code,omitempty"`
+	Status specs.ContainerState `json:"status,omitempty"`
+	// Ending: the container is about to be stopped, whatever its status.
+	Ending   bool            `json:"ending,omitempty"`
+	Pids     []int           `json:"pids,omitempty"`
+	Stats    json.RawMessage `json:"stats,omitempty"`
+	OOMKills uint64          `json:"oomKills,omitempty"`
+	Table    []Process       `json:"table,omitempty"`
 }
 
 // Code says what kind of mistake an error is.

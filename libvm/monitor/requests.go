@@ -95,7 +95,7 @@ func (m *monitor) handle(c *container, r request) {
 	}
 	switch r.Op {
 	case OpStatus, OpCreated:
-		r.reply(Reply{Status: c.status})
+		r.reply(Reply{Status: c.status, Ending: c.ending.Load()})
 	case OpPids:
 		m.pids(r)
 	case OpStart:
@@ -168,6 +168,7 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 		// thaws it.
 		c.pending = append(c.pending, r)
 		if r.Signal == int(unix.SIGKILL) {
+			c.ending.Store(true)
 			m.thaw(c, reply)
 			return
 		}
@@ -182,6 +183,9 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 		if err != nil {
 			reply(failure(rpcError(err)))
 			return
+		}
+		if r.Signal == int(unix.SIGKILL) {
+			c.ending.Store(true)
 		}
 		reply(Reply{})
 	})
