@@ -14,6 +14,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
+
+	"github.com/runm/runm/libvm"
 )
 
 func eventsCommand() *cli.Command {
@@ -105,8 +107,9 @@ func (e *events) watch(ctx context.Context, interval time.Duration) error {
 			switch err := e.stats(); {
 			case errors.Is(err, errOutput):
 				return err
+			case errors.Is(err, libvm.ErrNotRunning):
+				// The end is on its way.
 			case err != nil:
-				// It may be about to end; if not, the next time tells.
 				logrus.Warn(err)
 			}
 		}
