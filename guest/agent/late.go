@@ -44,26 +44,46 @@ func setLimits(pid int, limits []configs.Rlimit) error {
 	return nil
 }
 
-// settling is how long after its execve a container's init may take to set its
-// signal handlers. Emulated it needs some 50 ms where a host needs one.
-const settling = time.Second
+// A container's init that was only just executed has no signal handlers yet:
+// emulated it needs some 50 ms for them where a host needs one, and seconds on
+// a host that is busy. It counts as settled when it is settlingLeast old and has
+// done nothing but sleep for quietLooks looks, and in any case at settlingMost.
+const (
+	settlingLeast = time.Second
+	settlingMost  = 10 * time.Second
+	quietLooks    = 20
+	lookEvery     = 5 * time.Millisecond
+)
 
-// awaitHandler waits until init does something about sig, if it was only just
-// executed. Process 1 of a pid namespace loses a signal that it neither handles
-// nor blocks (pid_namespaces(7)); clients that signal as soon as start returns
-// would find it deaf. A program that never handles sig loses it, as under runc.
+// awaitHandler waits until init does something about sig, or has settled.
+// Process 1 of a pid namespace loses a signal that it neither handles nor blocks
+// (pid_namespaces(7)); clients that signal as soon as start returns would find
+// it deaf. A program that never handles sig loses it, as under runc.
 func awaitHandler(p *proc, sig syscall.Signal) {
 	started := p.started.Load()
 	if started == 0 || sig == unix.SIGKILL || sig == unix.SIGSTOP {
 		return
 	}
-	end := time.Unix(0, started).Add(settling)
-	for time.Now().Before(end) && !minds(p.pid, sig) {
+	path := "/proc/" + strconv.Itoa(p.pid) + "/stat"
+	var cpu uint64
+	quiet := 0
+	for !minds(p.pid, sig) {
+		st, err := readStat(path)
+		if err != nil {
+			return // gone
+		}
+		if quiet++; st.state != 'S' || st.utime+st.stime != cpu {
+			quiet, cpu = 0, st.utime+st.stime
+		}
+		age := time.Since(time.Unix(0, started))
+		if age > settlingMost || age > settlingLeast && quiet >= quietLooks {
+			return
+		}
 		select {
 		case <-p.exited:
 			return
 		// The kernel has no event for sigaction(2).
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(lookEvery):
 		}
 	}
 }
