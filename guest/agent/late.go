@@ -44,21 +44,35 @@ func setLimits(pid int, limits []configs.Rlimit) error {
 	return nil
 }
 
-// A container's init that was only just executed has no signal handlers yet:
-// emulated it needs some 50 ms for them where a host needs one, and seconds on
-// a host that is busy. It counts as settled when it is settlingLeast old and has
-// done nothing but sleep for quietLooks looks, and in any case at settlingMost.
+// A container's init that was only just executed has no signal handlers yet, or
+// has not come to where it waits for signals: a shell between `trap` and `wait`
+// sits out what it waits for. Emulated it needs some 100 ms for it where a host
+// needs one, and seconds on a host that is busy.
+//
+// Init has settled when it has done nothing but sleep for some looks: few if it
+// minds the signal, many and not before settlingLeast if it does not. At
+// settlingBusy one that minds the signal gets it, sleeping or not; at
+// settlingMost every one does.
 const (
 	settlingLeast = time.Second
+	settlingBusy  = 2 * time.Second
 	settlingMost  = 10 * time.Second
-	quietLooks    = 20
+	fewLooks      = 4
+	manyLooks     = 20
 	lookEvery     = 5 * time.Millisecond
 )
 
-// awaitHandler waits until init does something about sig, or has settled.
-// Process 1 of a pid namespace loses a signal that it neither handles nor blocks
-// (pid_namespaces(7)); clients that signal as soon as start returns would find
-// it deaf. A program that never handles sig loses it, as under runc.
+func settled(minds bool, quiet int, age time.Duration) bool {
+	if minds {
+		return quiet >= fewLooks || age > settlingBusy
+	}
+	return age > settlingMost || age > settlingLeast && quiet >= manyLooks
+}
+
+// awaitHandler waits until init has settled. Process 1 of a pid namespace loses
+// a signal that it neither handles nor blocks (pid_namespaces(7)); clients that
+// signal as soon as start returns would find it deaf. A program that never
+// handles sig loses it, as under runc.
 func awaitHandler(p *proc, sig syscall.Signal) {
 	started := p.started.Load()
 	if started == 0 || sig == unix.SIGKILL || sig == unix.SIGSTOP {
@@ -66,8 +80,11 @@ func awaitHandler(p *proc, sig syscall.Signal) {
 	}
 	path := "/proc/" + strconv.Itoa(p.pid) + "/stat"
 	var cpu uint64
-	quiet := 0
-	for !minds(p.pid, sig) {
+	for quiet := 0; ; {
+		age := time.Since(time.Unix(0, started))
+		if age > settlingMost {
+			return
+		}
 		st, err := readStat(path)
 		if err != nil {
 			return // gone
@@ -75,8 +92,7 @@ func awaitHandler(p *proc, sig syscall.Signal) {
 		if quiet++; st.state != 'S' || st.utime+st.stime != cpu {
 			quiet, cpu = 0, st.utime+st.stime
 		}
-		age := time.Since(time.Unix(0, started))
-		if age > settlingMost || age > settlingLeast && quiet >= quietLooks {
+		if settled(minds(p.pid, sig), quiet, age) {
 			return
 		}
 		select {
