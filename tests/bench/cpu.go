@@ -24,6 +24,7 @@ func adoptOrphans() error {
 // the machine disturbs it much less than the clock. Nothing else may start or
 // wait for processes meanwhile.
 func cpu(f func() error) (float64, error) {
+	reap() // what an earlier measure left counts as its own
 	before, err := childrenTime()
 	if err != nil {
 		return 0, err
@@ -31,17 +32,22 @@ func cpu(f func() error) (float64, error) {
 	if err := f(); err != nil {
 		return 0, err
 	}
+	reap()
+	after, err := childrenTime()
+	return (after - before).Seconds(), err
+}
+
+// reap waits for the orphans that have ended.
+func reap() {
 	for {
 		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil || pid == 0 {
-			break // none is left, or one that is not done with
+			return // none is left, or none that has ended
 		}
 	}
-	after, err := childrenTime()
-	return (after - before).Seconds(), err
 }
 
 // childrenTime is the time of all children that were waited for.
