@@ -29,14 +29,9 @@ var (
 	ErrNotPaused      = errors.New("container not paused")
 	ErrStopped        = errors.New("cannot exec in a stopped container")
 	ErrProcessDone    = errors.New("process already finished")
-	ErrNotStopped     = errors.New("container is not stopped")
 	errMonitorSilent  = errors.New("the container's monitor does not answer")
 	errMonitorHasGone = errors.New("the container's monitor has ended")
 )
-
-// StatusPaused is runc's status of a paused container; the specification has
-// none.
-const StatusPaused specs.ContainerState = "paused"
 
 // Container is one container's state directory and what it says.
 type Container struct {

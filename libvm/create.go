@@ -97,7 +97,7 @@ func Prepare(o CreateOpts) (*Prepared, error) {
 	}
 	return &Prepared{opts: o, bundle: b, setup: monitor.Setup{
 		Root: o.Root, ID: o.ID, Bundle: b.Dir, Plan: *p, Spec: b.Spec, Systemd: o.Systemd,
-		Owner: owner(), QEMU: assets.QEMU, Virtiofsd: assets.Virtiofsd, Accel: h.Accel,
+		Owner: owner(), QEMU: assets.QEMU, Virtiofsd: assets.Virtiofsd,
 		BootSeconds: cfg.BootTimeoutSeconds, Flags: o.Flags, Debug: o.Debug,
 	}}, nil
 }

@@ -164,11 +164,9 @@ func event(s syscall.Signal, tty *os.File, reap bool) (Event, bool) {
 	case unix.SIGHUP:
 		// The guest's terminal is hung up by the monitor, which sends this.
 		return Event{Signal: int(s)}, tty == nil || !hungUp(tty)
-	case unix.SIGPIPE, unix.SIGURG:
-		// Of the Go runtime's own making, or not told apart from it.
-		return Event{Signal: int(s)}, s != unix.SIGPIPE
-	case unix.SIGTTOU, unix.SIGTTIN, unix.SIGTSTP, unix.SIGCONT:
-		return Event{Signal: int(s)}, true
+	case unix.SIGPIPE:
+		// Of a write to the monitor; not told apart from a client's.
+		return Event{}, false
 	default:
 		return Event{Signal: int(s)}, true
 	}

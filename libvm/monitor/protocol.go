@@ -9,7 +9,6 @@ import (
 
 	"github.com/runm/runm/libvm/plan"
 	"github.com/runm/runm/libvm/proc"
-	"github.com/runm/runm/libvm/vmm"
 )
 
 // Setup is create's first message: everything the monitor will ever know.
@@ -25,7 +24,6 @@ type Setup struct {
 	QEMU    string      `json:"qemu"`
 	// Virtiofsd is "" where the share is 9p.
 	Virtiofsd   string     `json:"virtiofsd"`
-	Accel       vmm.Accel  `json:"accel"`
 	BootSeconds int        `json:"bootSeconds"`
 	Flags       GuestFlags `json:"flags"`
 	Debug       bool       `json:"debug"`
