@@ -15,9 +15,9 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/hashicorp/yamux"
 	_ "github.com/opencontainers/cgroups/devices" // device rules of containers
 
+	"github.com/runm/runm/guest/agent/internal/mux"
 	_ "github.com/runm/runm/guest/agent/internal/runcinit" // first: "init" re-executions end here
 	"github.com/runm/runm/guest/api"
 )
@@ -59,11 +59,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	session, err := yamux.Client(newFrameConn(port), api.StreamConfig())
-	if err != nil {
-		return fmt.Errorf("stream session: %w", err)
-	}
-	return serve(session)
+	return serve(mux.New(port, api.StreamWindow, portWrite))
 }
 
 // logf writes one line to the console.

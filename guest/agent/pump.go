@@ -8,36 +8,43 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Sizes of an output's way to the host. The pipe is large so that a writer and
-// the agent, on one vCPU, take turns rarely. A chunk is one frame on the port,
-// where other streams' frames wait for it: 512 KiB are 3 ms at 190 MB/s. With 64
-// KiB output was a third slower, with 1 MiB no faster.
+// Sizes of an output's way to the host, in bytes. The pipe is large so that a
+// writer and the agent, on one vCPU, take turns rarely. A chunk is one frame on
+// the port, where other streams' frames wait for it: 512 KiB are a millisecond.
+// From spliceFrom on it is cheaper to move the pipe's pages than to copy them.
 const (
-	pipeSize  = 1 << 20
-	chunkSize = 512 << 10
+	pipeSize   = 1 << 20
+	chunkSize  = 512 << 10
+	spliceFrom = 16 << 10
 )
 
 // An output carries what a process writes to its stream on the host.
 type output struct {
-	src *os.File // read end of the pipe, or a terminal's master
-	dst stream
+	src  *os.File // read end of a pipe, or a terminal's master
+	dst  stream
+	pipe bool // src is a pipe
 
-	mu    sync.Mutex
-	cond  *sync.Cond // on mu: sent, ended changed
-	read  uint64     // bytes taken from src
-	sent  uint64     // bytes of those handed to dst, or given up
-	ended bool       // no more will be sent
+	mu   sync.Mutex
+	cond *sync.Cond // on mu: sent, claimed, counting, ended changed
+	read uint64     // bytes taken from src
+	sent uint64     // bytes of those handed to dst, or given up
+	// claimed bytes of src are on their way without being read; how many of
+	// them still are in src is not known.
+	claimed  int
+	counting bool // flush waits for claimed to be 0; nothing is claimed anew
+	ended    bool // no more will be sent
 	// flushed is how many bytes had been read or could be when the process
 	// had ended; valid after flush.
 	flushed uint64
 }
 
-func newOutput(src *os.File, dst stream) *output {
-	o := &output{src: src, dst: dst}
+func newOutput(src *os.File, dst stream, pipe bool) *output {
+	o := &output{src: src, dst: dst, pipe: pipe}
 	o.cond = sync.NewCond(&o.mu)
 	return o
 }
@@ -46,17 +53,8 @@ func newOutput(src *os.File, dst stream) *output {
 // the pipe's read end is what gives the writer SIGPIPE.
 func (o *output) run() {
 	go o.watchHost()
-	buf := make([]byte, chunkSize)
-	for {
-		n, err := o.readChunk(buf)
-		if n > 0 {
-			_, werr := o.dst.Write(buf[:n])
-			o.wrote(n)
-			err = errors.Join(err, werr)
-		}
-		if err != nil {
-			break
-		}
+	buf := make([]byte, 2*spliceFrom)
+	for o.copyChunk(buf) == nil {
 	}
 	o.src.Close()
 	o.dst.Close()
@@ -78,18 +76,46 @@ func (o *output) watchHost() {
 	o.src.Close() // wakes a blocked Read
 }
 
-// readChunk reads once, as much as there is. The count and the pipe change
-// together under mu, so that pending is exact.
-func (o *output) readChunk(buf []byte) (int, error) {
+// copyChunk blocks until there is something in src and sends that.
+func (o *output) copyChunk(buf []byte) error {
 	raw, err := o.src.SyscallConn()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var n int
+	n, err := o.take(raw, buf)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		_, err = o.dst.Write(buf[:n])
+		o.wrote(n)
+		return err
+	}
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		n, serr = o.dst.Splice(int(fd), o.claimed)
+	})
+	o.spliced(n)
+	return errors.Join(err, serr)
+}
+
+// take waits for bytes and reads them, or, if there are many, claims them and
+// returns 0. The counts and the pipe change together under mu, so that what
+// flush computes is exact.
+func (o *output) take(raw syscall.RawConn, buf []byte) (n int, err error) {
+	o.mu.Lock()
+	for o.counting {
+		o.cond.Wait()
+	}
+	o.mu.Unlock()
 	var rerr error
 	err = raw.Read(func(fd uintptr) bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		if there := readable(fd); o.pipe && there >= spliceFrom {
+			o.claimed, rerr = min(there, chunkSize), nil
+			return true
+		}
 		n, rerr = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) })
 		if rerr == unix.EAGAIN {
 			return false
@@ -102,7 +128,7 @@ func (o *output) readChunk(buf []byte) (int, error) {
 		return 0, err
 	case rerr != nil: // EIO: a terminal's last slave was closed
 		return 0, rerr
-	case n == 0:
+	case n == 0 && o.claimed == 0:
 		return 0, io.EOF
 	}
 	return n, nil
@@ -115,12 +141,28 @@ func (o *output) wrote(n int) {
 	o.cond.Broadcast()
 }
 
+// spliced ends a claim, of which n bytes were sent.
+func (o *output) spliced(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.claimed = 0
+	o.read += uint64(n)
+	o.sent += uint64(n)
+	o.cond.Broadcast()
+}
+
 // flush blocks until all that was in src when it was called is sent, or nothing
 // more will be. It does not wait for the end of src: a background process may
 // keep that open for ever.
 func (o *output) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.counting = true
+	for o.claimed > 0 && !o.ended {
+		o.cond.Wait()
+	}
+	o.counting = false
+	o.cond.Broadcast()
 	o.flushed = o.read + uint64(o.pending())
 	for !o.ended && o.sent < o.flushed {
 		o.cond.Wait()
@@ -135,15 +177,19 @@ func (o *output) settle() {
 }
 
 // pending is how many bytes can be read from src now.
-func (o *output) pending() int {
+func (o *output) pending() (n int) {
 	raw, err := o.src.SyscallConn()
 	if err != nil {
 		return 0
 	}
-	var n int
-	if err := raw.Control(func(fd uintptr) {
-		n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-	}); err != nil {
+	_ = raw.Control(func(fd uintptr) { n = readable(fd) }) // closed: nothing
+	return n
+}
+
+// readable is how many bytes can be read from fd now.
+func readable(fd uintptr) int {
+	n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+	if err != nil {
 		return 0
 	}
 	return n

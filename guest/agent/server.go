@@ -13,11 +13,11 @@ import (
 	"syscall"
 
 	"github.com/containerd/ttrpc"
-	"github.com/hashicorp/yamux"
 	"github.com/opencontainers/runc/libcontainer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/runm/runm/guest/agent/internal/mux"
 	"github.com/runm/runm/guest/api"
 )
 
@@ -37,7 +37,7 @@ type server struct {
 var _ api.AgentService = (*server)(nil)
 
 // serve answers the host until the session is lost.
-func serve(session *yamux.Session) error {
+func serve(session *mux.Session) error {
 	s := &server{streams: newStreams(), reap: newReaper(), containers: map[string]*container{}}
 	rpc, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
@@ -45,7 +45,7 @@ func serve(session *yamux.Session) error {
 	}
 	api.RegisterAgentService(rpc, s)
 	go s.reap.run()
-	first, err := session.AcceptStream()
+	first, err := session.Accept()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSessionLost, err)
 	}
@@ -56,9 +56,9 @@ func serve(session *yamux.Session) error {
 }
 
 // accept collects stdio streams until the session is lost.
-func (s *server) accept(session *yamux.Session) error {
+func (s *server) accept(session *mux.Session) error {
 	for {
-		st, err := session.AcceptStream()
+		st, err := session.Accept()
 		if err != nil {
 			return fmt.Errorf("%w: %w", errSessionLost, err)
 		}

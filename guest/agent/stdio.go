@@ -69,7 +69,7 @@ func (s *stdio) openOutput(dst stream, uid, gid int) (io.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.outs = append(s.outs, newOutput(mine, dst))
+	s.outs = append(s.outs, newOutput(mine, dst, true))
 	s.childEnds = append(s.childEnds, theirs)
 	return theirs, nil
 }
@@ -135,7 +135,7 @@ func (s *stdio) receiveMaster() error {
 		if err != nil {
 			return err
 		}
-		s.outs = append(s.outs, newOutput(out, s.out))
+		s.outs = append(s.outs, newOutput(out, s.out, false))
 		s.out = nil
 	}
 	if s.inSrc != nil {

@@ -7,13 +7,13 @@ import (
 	"github.com/hashicorp/yamux"
 )
 
-// streamWindow is how many bytes of one stream may be under way unread. Big
+// StreamWindow is how many bytes of one stream may be under way unread. Big
 // enough that a port at 190 MB/s is not throttled by the round trip of a window
 // update, small enough that a stalled reader costs little memory.
-const streamWindow = 1 << 20
+const StreamWindow = 1 << 20
 
-// StreamConfig is the yamux configuration of both ends. The host is the yamux
-// server and opens every stream; the agent is the client and accepts.
+// StreamConfig is the yamux configuration of the host, which is the yamux server
+// and opens every stream; the agent (guest/agent/internal/mux) accepts.
 //
 // All timeouts are off: a paused machine answers nothing for as long as it is
 // paused, and a reader may be slower than any limit. The first stream carries
@@ -31,7 +31,7 @@ func StreamConfig() *yamux.Config {
 		// Unused, but must be positive.
 		KeepAliveInterval:      time.Hour,
 		ConnectionWriteTimeout: 100 * 365 * 24 * time.Hour,
-		MaxStreamWindowSize:    streamWindow,
+		MaxStreamWindowSize:    StreamWindow,
 		StreamOpenTimeout:      0,
 		StreamCloseTimeout:     0,
 		LogOutput:              io.Discard,
