@@ -40,7 +40,7 @@ type Config struct {
 	Virtiofsd string `toml:"virtiofsd"`
 
 	// CPUs is the number of vCPUs of each machine; 0 takes the container's
-	// quota, else min(host, 4).
+	// quota, else 1 under TCG and min(host, 4) under KVM.
 	CPUs int `toml:"cpus"`
 	// MemoryMiB is the guest memory of a container without a memory limit.
 	MemoryMiB int `toml:"memory_mib"`

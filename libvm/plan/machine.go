@@ -41,16 +41,24 @@ func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 }
 
 // defaultCPUs is how many vCPUs a container without a quota gets at most: each
-// costs boot time and memory.
-const defaultCPUs = 4
+// costs boot time and memory. Under TCG it is one: waking another vCPU takes
+// longer than most of what it is woken for, so that two processes joined by a
+// pipe are several times slower on two vCPUs than on one (docs/performance.md),
+// and the machine boots a quarter slower.
+func defaultCPUs(accel vmm.Accel) int {
+	if accel == vmm.AccelTCG {
+		return 1
+	}
+	return 4
+}
 
 // defaultPeriod is the kernel's cpu.max period in microseconds.
 const defaultPeriod = 100_000
 
 // cpus is the number of vCPUs: the configured one, else what the quota can
-// use, else min(host, 4); never more than the container may run on.
+// use, else the default; never more than the container may run on.
 func (p *Plan) cpus(cpu *specs.LinuxCPU, c config.Config, h Host) int {
-	n := defaultCPUs
+	n := defaultCPUs(h.Accel)
 	limit := h.CPUs
 	if cpu != nil {
 		// bundle.Load refused a list that is none.

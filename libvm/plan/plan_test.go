@@ -148,10 +148,14 @@ func TestMachineSize(t *testing.T) {
 		cpu      *cpu
 		memory   *memory
 		config   func(*config.Config)
+		tcg      bool
 		cpus, mm int
 		warning  string
 	}{
 		"nothing":                 {cpus: 4, mm: 512},
+		"nothing, TCG":            {tcg: true, cpus: 1, mm: 512},
+		"quota, TCG":              {tcg: true, cpu: &cpu{Quota: ptr(int64(250000))}, cpus: 3, mm: 512},
+		"configured, TCG":         {tcg: true, config: func(c *config.Config) { c.CPUs = 2 }, cpus: 2, mm: 512},
 		"half a CPU":              {cpu: &cpu{Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}, cpus: 1, mm: 512},
 		"one CPU":                 {cpu: &cpu{Quota: ptr(int64(100000)), Period: ptr(uint64(100000))}, cpus: 1, mm: 512},
 		"one and a bit":           {cpu: &cpu{Quota: ptr(int64(100001)), Period: ptr(uint64(100000))}, cpus: 2, mm: 512},
@@ -178,8 +182,12 @@ func TestMachineSize(t *testing.T) {
 			if c.config != nil {
 				c.config(&conf)
 			}
+			host := testHost()
+			if !c.tcg {
+				host.Accel = vmm.AccelKVM
+			}
 			var p Plan
-			if err := p.machine(s, conf, testHost()); err != nil {
+			if err := p.machine(s, conf, host); err != nil {
 				t.Fatal(err)
 			}
 			if p.Machine.CPUs != c.cpus || p.Machine.MemoryMiB != c.mm {
