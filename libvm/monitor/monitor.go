@@ -276,7 +276,7 @@ func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, e
 
 // hostFiles are what monitor and VMM need of the host besides the share.
 func (m *monitor) hostFiles() (paths, trees []string) {
-	paths = []string{"/etc", "/bin", "/lib64", os.TempDir(), m.setup.Root}
+	paths = []string{"/etc", "/bin", "/lib64", os.TempDir(), filepath.Dir(string(m.dir))}
 	trees = []string{"/proc", "/sys", "/dev", "/usr", "/lib"}
 	cfg := &m.setup.Plan.Machine
 	for _, file := range []string{m.setup.QEMU, m.setup.Virtiofsd, cfg.Kernel, cfg.Initrd} {

@@ -71,15 +71,20 @@ func Path(root, id string) (Dir, error) {
 	return Dir(filepath.Join(root, id)), nil
 }
 
-// Create makes the directory, or returns ErrExist.
+// Create makes the directory, or returns ErrExist. The path it returns has no
+// symlinks (Docker says /var/run), so that it can be found among mounts.
 func Create(root, id string) (Dir, error) {
-	d, err := Path(root, id)
-	if err != nil {
+	if err := bundle.CheckID(id); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(root, 0o711); err != nil {
 		return "", fmt.Errorf("state root: %w", err)
 	}
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return "", fmt.Errorf("state root: %w", err)
+	}
+	d := Dir(filepath.Join(root, id))
 	err = os.Mkdir(string(d), 0o700)
 	if errors.Is(err, os.ErrExist) {
 		return "", ErrExist

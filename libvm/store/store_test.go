@@ -43,6 +43,20 @@ func TestLifeOfADirectory(t *testing.T) {
 	}
 }
 
+func TestCreateFollowsTheRoot(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "real"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Create(filepath.Join(dir, "link", "root"), "c1")
+	if want := filepath.Join(dir, "real", "root", "c1"); err != nil || string(d) != want {
+		t.Errorf("Create = %s, %v, want %s", d, err, want)
+	}
+}
+
 func TestIDsNeverLeaveTheRoot(t *testing.T) {
 	for _, id := range []string{"", ".", "..", "../x", "a/b", "/etc"} {
 		if _, err := Create(t.TempDir(), id); err == nil {
