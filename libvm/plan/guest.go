@@ -87,16 +87,20 @@ func devices(list []specs.LinuxDevice) []specs.LinuxDevice {
 //   - network: never a new one; the guest's own network stack is the
 //     container's.
 //   - mount: always a new one; libcontainer cannot do without.
+//   - cgroup: always a new one, so that /sys/fs/cgroup shows the container's
+//     own limits. On a v1 host clients name none, and runc mounts the
+//     container's cgroups there; on v2, without one, a container would have to
+//     look for its own among the guest's.
 //   - the others: a new one if config.json names one. One that is given by
 //     path is another container's, in another kernel: a new one is as close as
 //     the guest can come. One that is absent means the kernel's own.
 func (p *Plan) namespaces(namespaces []specs.LinuxNamespace) []specs.LinuxNamespace {
-	guest := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	guest := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
 	for i, n := range namespaces {
 		switch n.Type {
 		case specs.NetworkNamespace:
 			continue
-		case specs.MountNamespace:
+		case specs.MountNamespace, specs.CgroupNamespace:
 		default:
 			guest = append(guest, specs.LinuxNamespace{Type: n.Type})
 		}

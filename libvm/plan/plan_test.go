@@ -225,11 +225,11 @@ func TestNamespaces(t *testing.T) {
 		return all
 	}
 	for in, want := range map[string]string{
-		"":                                    "mount",
-		"mount network pid":                   "mount pid",
-		"pid ipc uts mount network cgroup":    "mount pid ipc uts cgroup",
-		"network:/run/netns/a pid mount time": "mount pid time",
-		"pid:/proc/7/ns/pid mount:/p ipc":     "mount pid ipc", // two warnings
+		"":                                    "mount cgroup",
+		"mount network pid":                   "mount cgroup pid",
+		"pid ipc uts mount network cgroup":    "mount cgroup pid ipc uts",
+		"network:/run/netns/a pid mount time": "mount cgroup pid time",
+		"pid:/proc/7/ns/pid mount:/p ipc":     "mount cgroup pid ipc", // two warnings
 	} {
 		var p Plan
 		var got []string
