@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/runm/runm/libvm"
+	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/holder"
 	"github.com/runm/runm/libvm/monitor"
 	"github.com/runm/runm/libvm/vmm"
@@ -39,6 +40,8 @@ func main() {
 		os.Exit(monitor.Main(newDriver))
 	case libvm.StubArg0:
 		os.Exit(libvm.StubMain())
+	case cgroup.VictimArg0:
+		os.Exit(cgroup.VictimMain())
 	}
 	os.Exit(run(os.Args))
 }

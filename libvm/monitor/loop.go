@@ -204,6 +204,9 @@ func (m *monitor) finish(c *container, e ended) error {
 		c.stdio.close()
 	}
 	m.log.Debug("machine is gone")
+	if e.oomKills > 0 {
+		m.outOfMemory()
+	}
 	if err := m.holderExit(e.status); err != nil {
 		m.log.Error("end of the host process: ", err)
 	}
@@ -212,6 +215,16 @@ func (m *monitor) finish(c *container, e ended) error {
 		r.reply(Reply{OOMKills: e.oomKills})
 	}
 	return nil
+}
+
+// outOfMemory shows on the host that the guest was out of memory, as long as
+// the container's client watches: until its holder ends.
+func (m *monitor) outOfMemory() {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := m.cgroup.OutOfMemory(ctx); err != nil {
+		m.log.Warn("the container's client will not hear that it was out of memory: ", err)
+	}
 }
 
 // holderEvent passes on what happened to the holder.

@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,7 @@ func TestOutOfMemory(t *testing.T) {
 	events := c.spawn("events", "events", "--interval", "100ms", c.id)
 	c.prints("events.stdout", `"type":"stats"`)
 	holder := c.processes()["holder"]
+	counter := c.oomCounter(holder)
 	c.runs("start", c.id)
 	if code := c.end(events, commandTime); code != 0 {
 		t.Errorf("events: status %d: %s", code, c.read("events.stderr"))
@@ -65,6 +67,12 @@ func TestOutOfMemory(t *testing.T) {
 	if line := commandLine(holder); line != "" {
 		t.Errorf("the holder is still there: %s", line)
 	}
+	// What Docker and others watch.
+	text, err := os.ReadFile(counter)
+	c.must(err)
+	if !strings.Contains(string(text), "oom_kill 1\n") {
+		t.Errorf("%s: %s", counter, text)
+	}
 	c.runs("delete", c.id)
 
 	c = c.container("")
@@ -78,6 +86,26 @@ func TestOutOfMemory(t *testing.T) {
 }
 
 // An exec that uses too much dies alone.
+// oomCounter is the file of the host's memory cgroup that pid is in which
+// counts out-of-memory kills.
+func (c *container) oomCounter(pid int) string {
+	c.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	c.must(err)
+	v2 := ""
+	for line := range strings.Lines(string(text)) {
+		// HIERARCHY:CONTROLLERS:PATH, cgroups(7)
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if f[1] == "memory" {
+			return filepath.Join("/sys/fs/cgroup/memory", f[2], "memory.oom_control")
+		}
+		if f[1] == "" {
+			v2 = filepath.Join("/sys/fs/cgroup", f[2], "memory.events")
+		}
+	}
+	return v2
+}
+
 func TestExecOutOfMemory(t *testing.T) {
 	t.Parallel()
 	c := newBox(t).container("echo up; exec sleep 1000")
