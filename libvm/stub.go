@@ -60,7 +60,7 @@ func (c *Container) ExecDetached(o ExecOpts) (*Stub, error) {
 	defer conn.Close()
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/exe",
-		Args:        []string{StubArg0, c.State.ID}, // the id is for ps
+		Args:        proc.Arguments(StubArg0, c.State.ID, o.Process.Args),
 		Dir:         "/",
 		Env:         []string{"GOMAXPROCS=1", "GOGC=25", "GODEBUG=asyncpreemptoff=1"},
 		ExtraFiles:  []*os.File{theirs},

@@ -91,6 +91,10 @@ type Process struct {
 // monitor does.
 func Start(c Config) (*Process, error) {
 	var list []specs.LinuxNamespace
+	var program []string
+	if p := c.Spec.Process; p != nil {
+		program = p.Args
+	}
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if l := c.Spec.Linux; l != nil {
 		list = l.Namespaces
@@ -126,7 +130,7 @@ func Start(c Config) (*Process, error) {
 	}
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/exe",
-		Args:        []string{Arg0, c.ID},
+		Args:        proc.Arguments(Arg0, c.ID, program),
 		Env:         runtimeEnv(),
 		ExtraFiles:  []*os.File{c.Monitor, theirs, orNull(ns.join[unix.CLONE_NEWNS]), orNull(c.TTY)},
 		SysProcAttr: attr,

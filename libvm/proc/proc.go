@@ -158,6 +158,23 @@ func SetName(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
 
+// shownBytes bounds what Arguments shows of a program's arguments.
+const shownBytes = 4096
+
+// Arguments are those of a process that stands for program in the container
+// id: for ps, and for clients that run it (docker top, podman top).
+func Arguments(name, id string, program []string) []string {
+	args := []string{name, id}
+	left := shownBytes
+	for _, a := range program {
+		if left -= len(a); left < 0 {
+			break
+		}
+		args = append(args, a)
+	}
+	return args
+}
+
 // CloseLeaked closes the descriptors from first on that this process was given
 // by mistake: clients leak sockets and pipes, which must not live as long as a
 // container. The Go runtime's own files are told apart by close-on-exec, so

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -47,5 +48,18 @@ func TestLifeOfAProcess(t *testing.T) {
 	}
 	if err := id.Kill(time.Second); err != nil {
 		t.Errorf("Kill after the end: %v", err)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	long := strings.Repeat("x", shownBytes)
+	for want, program := range map[string][]string{
+		"runm-holder c1":            nil,
+		"runm-holder c1 sh -c true": {"sh", "-c", "true"},
+		"runm-holder c1 a":          {"a", long, "b"},
+	} {
+		if got := strings.Join(Arguments("runm-holder", "c1", program), " "); got != want {
+			t.Errorf("%.100q, want %q", got, want)
+		}
 	}
 }
