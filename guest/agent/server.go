@@ -27,6 +27,8 @@ type server struct {
 	reap    *reaper
 	debug   atomic.Bool
 
+	resolver resolver
+
 	hello sync.Mutex // one Hello at a time
 	share share
 
@@ -320,6 +322,9 @@ func (s *server) Stats(_ context.Context, req *api.ContainerRequest) (*api.Stats
 	}
 	counters, err := c.lc.Stats()
 	if err != nil {
+		return nil, err
+	}
+	if counters.Interfaces, err = interfaceCounters(); err != nil {
 		return nil, err
 	}
 	encoded, err := encodeStats(counters)

@@ -1191,6 +1191,240 @@ func (x *SetClockRequest) GetUnixNano() int64 {
 	return 0
 }
 
+type Interface struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// address is the MAC.
+	Address       []byte `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Index         uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interface) Reset() {
+	*x = Interface{}
+	mi := &file_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interface) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interface) ProtoMessage() {}
+
+func (x *Interface) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interface.ProtoReflect.Descriptor instead.
+func (*Interface) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Interface) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Interface) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type InterfacesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interfaces    []*Interface           `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InterfacesResponse) Reset() {
+	*x = InterfacesResponse{}
+	mi := &file_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InterfacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InterfacesResponse) ProtoMessage() {}
+
+func (x *InterfacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InterfacesResponse.ProtoReflect.Descriptor instead.
+func (*InterfacesResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *InterfacesResponse) GetInterfaces() []*Interface {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+type RtnetlinkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// messages are requests of rtnetlink(7), each with its struct nlmsghdr and
+	// NLM_F_ACK, whose sequence number the agent sets. They are for one answer
+	// each, not for dumps.
+	Messages      [][]byte `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RtnetlinkRequest) Reset() {
+	*x = RtnetlinkRequest{}
+	mi := &file_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RtnetlinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RtnetlinkRequest) ProtoMessage() {}
+
+func (x *RtnetlinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RtnetlinkRequest.ProtoReflect.Descriptor instead.
+func (*RtnetlinkRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RtnetlinkRequest) GetMessages() [][]byte {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type RtnetlinkResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// errnos are the kernel's answers, in order: 0 or an error number.
+	Errnos        []uint32 `protobuf:"varint,1,rep,packed,name=errnos,proto3" json:"errnos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RtnetlinkResponse) Reset() {
+	*x = RtnetlinkResponse{}
+	mi := &file_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RtnetlinkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RtnetlinkResponse) ProtoMessage() {}
+
+func (x *RtnetlinkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RtnetlinkResponse.ProtoReflect.Descriptor instead.
+func (*RtnetlinkResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RtnetlinkResponse) GetErrnos() []uint32 {
+	if x != nil {
+		return x.Errnos
+	}
+	return nil
+}
+
+type ResolverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// stream carries queries and answers; it replaces an earlier one.
+	Stream        uint32 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolverRequest) Reset() {
+	*x = ResolverRequest{}
+	mi := &file_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolverRequest) ProtoMessage() {}
+
+func (x *ResolverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolverRequest.ProtoReflect.Descriptor instead.
+func (*ResolverRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResolverRequest) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -1273,7 +1507,20 @@ const file_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\".\n" +
 	"\x0fSetClockRequest\x12\x1b\n" +
-	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano2\xa6\a\n" +
+	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\";\n" +
+	"\tInterface\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"N\n" +
+	"\x12InterfacesResponse\x128\n" +
+	"\n" +
+	"interfaces\x18\x01 \x03(\v2\x18.runm.agent.v1.InterfaceR\n" +
+	"interfaces\".\n" +
+	"\x10RtnetlinkRequest\x12\x1a\n" +
+	"\bmessages\x18\x01 \x03(\fR\bmessages\"+\n" +
+	"\x11RtnetlinkResponse\x12\x16\n" +
+	"\x06errnos\x18\x01 \x03(\rR\x06errnos\")\n" +
+	"\x0fResolverRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream2\xff\b\n" +
 	"\x05Agent\x12B\n" +
 	"\x05Hello\x12\x1b.runm.agent.v1.HelloRequest\x1a\x1c.runm.agent.v1.HelloResponse\x12E\n" +
 	"\x06Create\x12\x1c.runm.agent.v1.CreateRequest\x1a\x1d.runm.agent.v1.CreateResponse\x12:\n" +
@@ -1288,7 +1535,11 @@ const file_agent_proto_rawDesc = "" +
 	"\x05Stats\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x1c.runm.agent.v1.StatsResponse\x12<\n" +
 	"\x06Update\x12\x1c.runm.agent.v1.UpdateRequest\x1a\x14.runm.agent.v1.Empty\x12@\n" +
 	"\bSetClock\x12\x1e.runm.agent.v1.SetClockRequest\x1a\x14.runm.agent.v1.Empty\x12?\n" +
-	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.EmptyB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
+	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12E\n" +
+	"\n" +
+	"Interfaces\x12\x14.runm.agent.v1.Empty\x1a!.runm.agent.v1.InterfacesResponse\x12N\n" +
+	"\tRtnetlink\x12\x1f.runm.agent.v1.RtnetlinkRequest\x1a .runm.agent.v1.RtnetlinkResponse\x12@\n" +
+	"\bResolver\x12\x1e.runm.agent.v1.ResolverRequest\x1a\x14.runm.agent.v1.EmptyB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
 
 var (
 	file_agent_proto_rawDescOnce sync.Once
@@ -1302,65 +1553,77 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_agent_proto_goTypes = []any{
-	(*Empty)(nil),             // 0: runm.agent.v1.Empty
-	(*ContainerRequest)(nil),  // 1: runm.agent.v1.ContainerRequest
-	(*HelloRequest)(nil),      // 2: runm.agent.v1.HelloRequest
-	(*HelloResponse)(nil),     // 3: runm.agent.v1.HelloResponse
-	(*Stdio)(nil),             // 4: runm.agent.v1.Stdio
-	(*CreateRequest)(nil),     // 5: runm.agent.v1.CreateRequest
-	(*CreateResponse)(nil),    // 6: runm.agent.v1.CreateResponse
-	(*StartRequest)(nil),      // 7: runm.agent.v1.StartRequest
-	(*ExecRequest)(nil),       // 8: runm.agent.v1.ExecRequest
-	(*ExecResponse)(nil),      // 9: runm.agent.v1.ExecResponse
-	(*WaitRequest)(nil),       // 10: runm.agent.v1.WaitRequest
-	(*WaitResponse)(nil),      // 11: runm.agent.v1.WaitResponse
-	(*SignalRequest)(nil),     // 12: runm.agent.v1.SignalRequest
-	(*ResizeRequest)(nil),     // 13: runm.agent.v1.ResizeRequest
-	(*Process)(nil),           // 14: runm.agent.v1.Process
-	(*ProcessesResponse)(nil), // 15: runm.agent.v1.ProcessesResponse
-	(*StatsResponse)(nil),     // 16: runm.agent.v1.StatsResponse
-	(*UpdateRequest)(nil),     // 17: runm.agent.v1.UpdateRequest
-	(*SetClockRequest)(nil),   // 18: runm.agent.v1.SetClockRequest
+	(*Empty)(nil),              // 0: runm.agent.v1.Empty
+	(*ContainerRequest)(nil),   // 1: runm.agent.v1.ContainerRequest
+	(*HelloRequest)(nil),       // 2: runm.agent.v1.HelloRequest
+	(*HelloResponse)(nil),      // 3: runm.agent.v1.HelloResponse
+	(*Stdio)(nil),              // 4: runm.agent.v1.Stdio
+	(*CreateRequest)(nil),      // 5: runm.agent.v1.CreateRequest
+	(*CreateResponse)(nil),     // 6: runm.agent.v1.CreateResponse
+	(*StartRequest)(nil),       // 7: runm.agent.v1.StartRequest
+	(*ExecRequest)(nil),        // 8: runm.agent.v1.ExecRequest
+	(*ExecResponse)(nil),       // 9: runm.agent.v1.ExecResponse
+	(*WaitRequest)(nil),        // 10: runm.agent.v1.WaitRequest
+	(*WaitResponse)(nil),       // 11: runm.agent.v1.WaitResponse
+	(*SignalRequest)(nil),      // 12: runm.agent.v1.SignalRequest
+	(*ResizeRequest)(nil),      // 13: runm.agent.v1.ResizeRequest
+	(*Process)(nil),            // 14: runm.agent.v1.Process
+	(*ProcessesResponse)(nil),  // 15: runm.agent.v1.ProcessesResponse
+	(*StatsResponse)(nil),      // 16: runm.agent.v1.StatsResponse
+	(*UpdateRequest)(nil),      // 17: runm.agent.v1.UpdateRequest
+	(*SetClockRequest)(nil),    // 18: runm.agent.v1.SetClockRequest
+	(*Interface)(nil),          // 19: runm.agent.v1.Interface
+	(*InterfacesResponse)(nil), // 20: runm.agent.v1.InterfacesResponse
+	(*RtnetlinkRequest)(nil),   // 21: runm.agent.v1.RtnetlinkRequest
+	(*RtnetlinkResponse)(nil),  // 22: runm.agent.v1.RtnetlinkResponse
+	(*ResolverRequest)(nil),    // 23: runm.agent.v1.ResolverRequest
 }
 var file_agent_proto_depIdxs = []int32{
 	4,  // 0: runm.agent.v1.CreateRequest.stdio:type_name -> runm.agent.v1.Stdio
 	4,  // 1: runm.agent.v1.ExecRequest.stdio:type_name -> runm.agent.v1.Stdio
 	14, // 2: runm.agent.v1.ProcessesResponse.processes:type_name -> runm.agent.v1.Process
-	2,  // 3: runm.agent.v1.Agent.Hello:input_type -> runm.agent.v1.HelloRequest
-	5,  // 4: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
-	7,  // 5: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
-	8,  // 6: runm.agent.v1.Agent.Exec:input_type -> runm.agent.v1.ExecRequest
-	10, // 7: runm.agent.v1.Agent.Wait:input_type -> runm.agent.v1.WaitRequest
-	12, // 8: runm.agent.v1.Agent.Signal:input_type -> runm.agent.v1.SignalRequest
-	13, // 9: runm.agent.v1.Agent.Resize:input_type -> runm.agent.v1.ResizeRequest
-	1,  // 10: runm.agent.v1.Agent.Pause:input_type -> runm.agent.v1.ContainerRequest
-	1,  // 11: runm.agent.v1.Agent.Resume:input_type -> runm.agent.v1.ContainerRequest
-	1,  // 12: runm.agent.v1.Agent.Processes:input_type -> runm.agent.v1.ContainerRequest
-	1,  // 13: runm.agent.v1.Agent.Stats:input_type -> runm.agent.v1.ContainerRequest
-	17, // 14: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
-	18, // 15: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
-	1,  // 16: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
-	3,  // 17: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
-	6,  // 18: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
-	0,  // 19: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
-	9,  // 20: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
-	11, // 21: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
-	0,  // 22: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
-	0,  // 23: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
-	0,  // 24: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
-	0,  // 25: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
-	15, // 26: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
-	16, // 27: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
-	0,  // 28: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
-	0,  // 29: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
-	0,  // 30: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
-	17, // [17:31] is the sub-list for method output_type
-	3,  // [3:17] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	19, // 3: runm.agent.v1.InterfacesResponse.interfaces:type_name -> runm.agent.v1.Interface
+	2,  // 4: runm.agent.v1.Agent.Hello:input_type -> runm.agent.v1.HelloRequest
+	5,  // 5: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
+	7,  // 6: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
+	8,  // 7: runm.agent.v1.Agent.Exec:input_type -> runm.agent.v1.ExecRequest
+	10, // 8: runm.agent.v1.Agent.Wait:input_type -> runm.agent.v1.WaitRequest
+	12, // 9: runm.agent.v1.Agent.Signal:input_type -> runm.agent.v1.SignalRequest
+	13, // 10: runm.agent.v1.Agent.Resize:input_type -> runm.agent.v1.ResizeRequest
+	1,  // 11: runm.agent.v1.Agent.Pause:input_type -> runm.agent.v1.ContainerRequest
+	1,  // 12: runm.agent.v1.Agent.Resume:input_type -> runm.agent.v1.ContainerRequest
+	1,  // 13: runm.agent.v1.Agent.Processes:input_type -> runm.agent.v1.ContainerRequest
+	1,  // 14: runm.agent.v1.Agent.Stats:input_type -> runm.agent.v1.ContainerRequest
+	17, // 15: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
+	18, // 16: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
+	1,  // 17: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
+	0,  // 18: runm.agent.v1.Agent.Interfaces:input_type -> runm.agent.v1.Empty
+	21, // 19: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
+	23, // 20: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
+	3,  // 21: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
+	6,  // 22: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
+	0,  // 23: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
+	9,  // 24: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
+	11, // 25: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
+	0,  // 26: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
+	0,  // 27: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
+	0,  // 28: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
+	0,  // 29: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
+	15, // 30: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
+	16, // 31: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
+	0,  // 32: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
+	0,  // 33: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
+	0,  // 34: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
+	20, // 35: runm.agent.v1.Agent.Interfaces:output_type -> runm.agent.v1.InterfacesResponse
+	22, // 36: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
+	0,  // 37: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
+	21, // [21:38] is the sub-list for method output_type
+	4,  // [4:21] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -1374,7 +1637,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

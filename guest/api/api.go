@@ -28,3 +28,7 @@ const (
 
 // MaxMessage bounds one message in bytes, either way.
 const MaxMessage = 4 << 20
+
+// SpareNIC begins the name of a NIC in the guest that stands for no interface of
+// the container's network namespace.
+const SpareNIC = "spare"
