@@ -1,0 +1,100 @@
+//go:build linux
+
+package network
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tapPrefix begins the names of our taps in a namespace.
+const tapPrefix = "runm"
+
+// ErrShared: another machine's taps are in the namespace.
+var ErrShared = errors.New("another machine is in this network namespace")
+
+// tap is the host's end of a NIC. It lives as long as somebody has its file
+// open, and lies in the namespace with the interface it serves.
+type tap struct {
+	link netlink.Link
+	file *os.File
+}
+
+// newTaps makes n taps in the namespace, down. It runs on a thread that is in
+// it: a tap is born where the thread is that opens /dev/net/tun.
+func newTaps(h *netlink.Handle, n int) (taps []tap, err error) {
+	defer func() {
+		if err != nil {
+			closeTaps(taps)
+		}
+	}()
+	for i := range n {
+		t, err := newTap(h, fmt.Sprintf("%s%d", tapPrefix, i))
+		if err != nil {
+			return taps, err
+		}
+		taps = append(taps, t)
+	}
+	return taps, nil
+}
+
+func closeTaps(taps []tap) {
+	for _, t := range taps {
+		t.file.Close()
+	}
+}
+
+func newTap(h *netlink.Handle, name string) (tap, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return tap{}, fmt.Errorf("tap: %w", &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err})
+	}
+	f := os.NewFile(uintptr(fd), "/dev/net/tun")
+	t, err := setUpTap(h, fd, name)
+	if err != nil {
+		f.Close()
+		return tap{}, err
+	}
+	t.file = f
+	return t, nil
+}
+
+func setUpTap(h *netlink.Handle, fd int, name string) (tap, error) {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return tap{}, fmt.Errorf("tap %s: %w", name, err)
+	}
+	// With the virtio header, checksums and large segments cross unfinished
+	// and are finished, if at all, where they leave the host.
+	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	if errors.Is(err, unix.EBUSY) {
+		return tap{}, fmt.Errorf("%w (it has %s); runm gives each container a machine of its own, and two machines cannot have one address: give the containers networks of their own", ErrShared, name)
+	}
+	if err != nil {
+		return tap{}, fmt.Errorf("tap %s: %w", name, err)
+	}
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return tap{}, fmt.Errorf("tap %s: %w", name, err)
+	}
+	// The namespace's own stack has nothing to say on it.
+	if err := h.LinkSetIP6AddrGenMode(link, addrGenNone); err != nil && !noIPv6(err) {
+		return tap{}, fmt.Errorf("tap %s: IPv6 address generation: %w", name, err)
+	}
+	return tap{link: link}, nil
+}
+
+// noIPv6 reports whether err is what a kernel without IPv6 answers.
+func noIPv6(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+func isTap(l netlink.Link) bool {
+	return l.Type() == "tuntap" && strings.HasPrefix(l.Attrs().Name, tapPrefix)
+}
