@@ -81,7 +81,7 @@ func Prepare(o CreateOpts) (*Prepared, error) {
 		return nil, fmt.Errorf("find runm's own files: %w", err)
 	}
 	assets := cfg.FindAssets(exe)
-	h, err := host(cfg, assets)
+	h, err := host(b.Spec, cfg, assets)
 	if err != nil {
 		return nil, err
 	}

@@ -8,17 +8,19 @@ import (
 	"os"
 	"runtime"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/plan"
 	"github.com/runm/runm/libvm/vmm"
 	"github.com/runm/runm/libvm/vmm/qemu"
 )
 
 // host gathers the facts that a plan depends on.
-func host(c config.Config, a config.Assets) (plan.Host, error) {
+func host(s *specs.Spec, c config.Config, a config.Assets) (plan.Host, error) {
 	if os.Geteuid() != 0 {
 		return plan.Host{}, errors.New("runm must be run as root: it mounts the container's files and joins its namespaces")
 	}
@@ -44,6 +46,10 @@ func host(c config.Config, a config.Assets) (plan.Host, error) {
 	if err != nil {
 		return plan.Host{}, fmt.Errorf("hostname: %w", err)
 	}
+	hostNetwork, err := namesHostNetwork(s.Linux)
+	if err != nil {
+		return plan.Host{}, err
+	}
 	return plan.Host{
 		CPUs:      runtime.NumCPU(),
 		MemoryMiB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
@@ -52,7 +58,23 @@ func host(c config.Config, a config.Assets) (plan.Host, error) {
 		Kernel:    a.Kernel,
 		Initrd:    a.Initrd,
 		Hostname:  name,
+
+		HostNetwork: hostNetwork,
 	}, nil
+}
+
+// namesHostNetwork reports whether the network namespace that l gives by path is
+// the host's own.
+func namesHostNetwork(l *specs.Linux) (bool, error) {
+	if l == nil {
+		return false, nil
+	}
+	for _, n := range l.Namespaces {
+		if n.Type == specs.NetworkNamespace && n.Path != "" {
+			return network.IsOurs(n.Path)
+		}
+	}
+	return false, nil
 }
 
 // shareType takes virtiofs where it can be had.

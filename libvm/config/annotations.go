@@ -17,7 +17,7 @@ const AnnotationPrefix = "dev.runm."
 // annotationKeys are all the annotations there are, without the prefix.
 // Whether one may be used is up to Config.Annotations.
 func annotationKeys() []string {
-	return []string{"accel", "cpus", "initrd", "kernel", "memory-mib", "share"}
+	return []string{"accel", "cpus", "host-network", "initrd", "kernel", "memory-mib", "nics", "share"}
 }
 
 // WithAnnotations returns c changed by the dev.runm.* annotations among
@@ -55,6 +55,11 @@ func (c *Config) set(key, value string) error {
 		return checkShare(value)
 	case "cpus":
 		c.CPUs, err = number(value, 1, maxCPUs)
+	case "host-network":
+		c.HostNetwork = value
+		return checkHostNetwork(value)
+	case "nics":
+		c.NICs, err = number(value, 0, maxNICs)
 	case "memory-mib":
 		c.MemoryMiB, err = number(value, minMemoryMiB, maxMemoryMiB)
 	case "kernel":

@@ -50,6 +50,13 @@ type Config struct {
 	// BootTimeoutSeconds bounds the time from starting the VMM to the agent's
 	// first answer.
 	BootTimeoutSeconds int `toml:"boot_timeout_seconds"`
+	// NICs is how many network interfaces a container can have at once. They
+	// are part of the machine before anybody knows how many it takes.
+	NICs int `toml:"nics"`
+	// HostNetwork says what becomes of a container that wants the host's
+	// network, which no machine can have: "refuse", or "loopback" for a
+	// container with loopback only, and a warning.
+	HostNetwork string `toml:"host_network"`
 	// KernelParams is appended to the guest kernel's command line.
 	KernelParams []string `toml:"kernel_params"`
 	// Annotations are the dev.runm.* annotations that a container may use,
@@ -66,12 +73,20 @@ func Default() Config {
 		MemoryMiB:          512,
 		GuestOverheadMiB:   128,
 		BootTimeoutSeconds: 60,
-		Annotations:        []string{"accel", "cpus", "memory-mib", "share"},
+		NICs:               4,
+		HostNetwork:        HostNetworkRefuse,
+		Annotations:        []string{"accel", "cpus", "host-network", "memory-mib", "nics", "share"},
 	}
 }
 
 // ShareAuto is the value of Share that lets the host decide.
 const ShareAuto = "auto"
+
+// Values of HostNetwork.
+const (
+	HostNetworkRefuse   = "refuse"
+	HostNetworkLoopback = "loopback"
+)
 
 // BootTimeout is BootTimeoutSeconds as a duration.
 func (c Config) BootTimeout() time.Duration {
@@ -125,6 +140,9 @@ func (c Config) check() error {
 	if err := checkShare(c.Share); err != nil {
 		return err
 	}
+	if err := checkHostNetwork(c.HostNetwork); err != nil {
+		return err
+	}
 	files := []struct{ key, path string }{
 		{"kernel", c.Kernel}, {"initrd", c.Initrd}, {"qemu", c.QEMU}, {"virtiofsd", c.Virtiofsd},
 	}
@@ -146,6 +164,7 @@ func (c Config) check() error {
 		{"memory_mib", c.MemoryMiB, minMemoryMiB, maxMemoryMiB},
 		{"guest_overhead_mib", c.GuestOverheadMiB, 0, maxMemoryMiB},
 		{"boot_timeout_seconds", c.BootTimeoutSeconds, 1, 3600},
+		{"nics", c.NICs, 0, maxNICs},
 	}
 	for _, n := range numbers {
 		if n.value < n.min || n.value > n.max {
@@ -161,7 +180,18 @@ const (
 	maxCPUs      = 1024
 	minMemoryMiB = 128
 	maxMemoryMiB = 16 << 20
+	// maxNICs is what a machine has room for beside stream, entropy and share:
+	// microvm has 8 virtio devices.
+	maxNICs = 5
 )
+
+func checkHostNetwork(s string) error {
+	switch s {
+	case HostNetworkRefuse, HostNetworkLoopback:
+		return nil
+	}
+	return fmt.Errorf("host_network: %q is none of refuse, loopback", s)
+}
 
 func checkAccel(a vmm.Accel) error {
 	switch a {

@@ -14,6 +14,7 @@ import (
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/holder"
+	"github.com/runm/runm/libvm/network"
 )
 
 // killed is the status of a container whose machine ended under it.
@@ -25,11 +26,22 @@ var (
 	errHolderGone = errors.New("the container's host process was killed")
 )
 
-// booted is what boot came to.
+// booted is what boot came to: all of it, or an error.
 type booted struct {
-	guest *guest
-	stdio *stdio
-	err   error
+	guest   *guest
+	stdio   *stdio
+	network *network.Network // nil without NICs
+	err     error
+}
+
+// end gives up what boot made.
+func (b *booted) end() error {
+	b.guest.end()
+	b.stdio.close()
+	if b.network == nil {
+		return nil
+	}
+	return b.network.Close()
 }
 
 // ended is the end of a container's init, its output delivered.
@@ -51,8 +63,11 @@ func (m *monitor) run(files []*os.File) error {
 	go m.acceptRequests()
 	boots := make(chan booted, 1)
 	go func() {
-		g, io, err := m.boot(ctx, files)
-		boots <- booted{g, io, err}
+		b, err := m.boot(ctx, files)
+		if err != nil {
+			b = &booted{err: err}
+		}
+		boots <- *b
 	}()
 	// However boot ends, it has ended before anything is undone.
 	booting := true
@@ -60,8 +75,7 @@ func (m *monitor) run(files []*os.File) error {
 		cancel(errCreateGone)
 		if booting {
 			if b := <-boots; b.err == nil {
-				b.guest.end()
-				b.stdio.close()
+				return b.end()
 			}
 		}
 		return nil
@@ -93,9 +107,13 @@ func (m *monitor) run(files []*os.File) error {
 				return b.err
 			}
 			m.guest, c.stdio, gone = b.guest, b.stdio, b.guest.gone
+			if b.network != nil {
+				m.wiring = m.wire(b.network)
+			}
 			m.undo.Push(func() error {
 				m.guest.end()
 				c.stdio.close()
+				m.wiring.close()
 				return nil
 			})
 			go m.waitInit(c, ends)
@@ -204,6 +222,7 @@ func (m *monitor) finish(c *container, e ended) error {
 		c.stdio.close()
 	}
 	m.log.Debug("machine is gone")
+	m.wiring.close()
 	if e.oomKills > 0 {
 		m.outOfMemory()
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/holder"
+	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/store"
@@ -59,7 +60,8 @@ type monitor struct {
 	dir      store.Dir
 	state    *store.State
 	cgroup   *cgroup.Cgroup
-	guest    *guest // nil until booted
+	guest    *guest  // nil until booted
+	wiring   *wiring // nil without NICs, and until booted
 	vcpus    vcpus
 	undo     undo.Stack
 
@@ -72,6 +74,8 @@ type monitor struct {
 	requests chan request
 	results  chan func() // run by the owner
 	joined   chan struct{}
+	// namespace gets the holder's network namespace, if the machine has NICs.
+	namespace chan *network.Namespace
 }
 
 // container is one of the machine's containers; there is one but in a pod.
@@ -133,6 +137,7 @@ func Main(newDriver NewDriver) int {
 		setup: &setup, driver: newDriver(&setup), create: create, holder: hold,
 		containers: map[string]*container{},
 		requests:   make(chan request), results: make(chan func(), 16), joined: make(chan struct{}),
+		namespace: make(chan *network.Namespace, 1),
 	}
 	return m.main(files)
 }
@@ -233,32 +238,41 @@ func (m *monitor) openLog() {
 	}
 }
 
-// boot makes share, machine and container, beside the owner.
-func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, error) {
+// boot makes share, taps, machine and container, beside the owner.
+func (m *monitor) boot(ctx context.Context, files []*os.File) (_ *booted, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(m.setup.BootSeconds)*time.Second,
 		fmt.Errorf("no answer for %d s (boot_timeout_seconds)", m.setup.BootSeconds))
 	defer cancel()
 	staging, err := share.New(m.shareDir())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, b := range append(m.setup.Plan.Binds, m.setup.Plan.Rootfs) {
 		if err := staging.Add(b); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if err := staging.Alone(m.hostFiles()); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cfg := m.setup.Plan.Machine
 	cfg.Shares[0].Path = staging.Dir
 	m.log.Debug("files are staged")
+	n, err := m.openTaps(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && n != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
 	g, err := bootGuest(ctx, m.driver, &cfg, m.setup.Debug, func(v vmm.Machine) error {
 		m.log.Debug("machine executes")
 		return m.joinMachine(ctx, v)
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	m.log.Debug("agent has answered")
 	io, err := newStdio(g.session, files, m.setup.Plan.Guest.Process.Terminal)
@@ -266,12 +280,12 @@ func (m *monitor) boot(ctx context.Context, files []*os.File) (*guest, *stdio, e
 		io.run()
 		if err = g.create(ctx, m.setup, io); err == nil {
 			m.log.Debug("container is created in the guest")
-			return g, io, nil
+			return &booted{guest: g, stdio: io, network: n}, nil
 		}
 		io.close()
 	}
 	g.end()
-	return nil, nil, err
+	return nil, err
 }
 
 // hostFiles are what monitor and VMM need of the host besides the share.
@@ -314,6 +328,9 @@ func (m *monitor) holderRuns(id proc.ID) error {
 	m.undo.Push(m.cgroup.Destroy)
 	m.state.Holder = id
 	m.undo.Push(m.endHolder)
+	if err := m.findNamespace(id.Pid); err != nil {
+		return err
+	}
 	if err := m.cgroup.Join(id.Pid); err != nil {
 		return err
 	}

@@ -145,7 +145,11 @@ func (m *monitor) start(c *container, r request) {
 	// From here on a second start is refused.
 	c.status = specs.StateRunning
 	m.beside(func(ctx context.Context) {
-		_, err := m.guest.agent.Start(ctx, &api.StartRequest{Id: c.id})
+		// Docker adds interfaces between create and start.
+		err := m.wiring.await(ctx)
+		if err == nil {
+			_, err = m.guest.agent.Start(ctx, &api.StartRequest{Id: c.id})
+		}
 		m.results <- func() {
 			if err != nil {
 				c.status = specs.StateCreated

@@ -28,6 +28,10 @@ func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 	if err != nil {
 		return err
 	}
+	nics, err := p.nics(s.Linux, c, h)
+	if err != nil {
+		return err
+	}
 	p.Machine = vmm.Config{
 		CPUs:      p.cpus(r.CPU, c, h),
 		MemoryMiB: memory,
@@ -36,6 +40,7 @@ func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 		Initrd:    h.Initrd,
 		Cmdline:   c.KernelParams,
 		Shares:    []vmm.Share{{Type: h.Share, Tag: api.ShareTag}},
+		NICs:      nics,
 	}
 	return nil
 }

@@ -28,6 +28,9 @@ type Host struct {
 	// host's, or the joined one's. A container without one of its own sees
 	// it; "" leaves the guest kernel's.
 	Hostname string
+	// HostNetwork: the network namespace that config.json gives by path is the
+	// host's own.
+	HostNetwork bool
 }
 
 // Plan is what create decided before it touched anything.

@@ -177,7 +177,10 @@ func TestMachineSize(t *testing.T) {
 		"limit beats the default": {memory: &memory{Limit: ptr(int64(64 * mib))}, config: func(c *config.Config) { c.MemoryMiB = 4096 }, cpus: 4, mm: 256},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{CPU: c.cpu, Memory: c.memory}}}
+			s := &specs.Spec{Linux: &specs.Linux{
+				Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}},
+				Resources:  &specs.LinuxResources{CPU: c.cpu, Memory: c.memory},
+			}}
 			conf := config.Default()
 			if c.config != nil {
 				c.config(&conf)
@@ -263,7 +266,8 @@ func TestHostname(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := bundleDir(t)
 			s := readSpec(t, "busybox", dir)
-			s.Hostname, s.Linux.Namespaces = c.own, c.namespaces
+			s.Hostname = c.own
+			s.Linux.Namespaces = append(c.namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 			b, err := loadSpec(t, dir, s)
 			if err != nil {
 				t.Fatal(err)
@@ -374,5 +378,58 @@ func TestMakeRefuses(t *testing.T) {
 	}
 	if _, err := Make("../c1", b, config.Default(), testHost()); err == nil {
 		t.Error("an id that leaves the directory is accepted")
+	}
+}
+
+// TestNICs: who gets network interfaces, and who is told why not.
+func TestNICs(t *testing.T) {
+	own := &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/run/netns/a"}}}
+	for name, c := range map[string]struct {
+		linux       *specs.Linux
+		hostNetwork bool
+		config      func(*config.Config)
+		nics        int
+		err         string
+		warning     string
+	}{
+		"its own":              {linux: own, nics: 4},
+		"fewer":                {linux: own, config: func(c *config.Config) { c.NICs = 1 }, nics: 1},
+		"none":                 {linux: own, config: func(c *config.Config) { c.NICs = 0 }},
+		"no namespaces":        {err: "linux.namespaces: there is no network namespace but the host's"},
+		"no network namespace": {linux: &specs.Linux{}, err: "dev.runm.host-network=loopback"},
+		"the host's by path":   {linux: own, hostNetwork: true, err: "dev.runm.host-network=loopback"},
+		"loopback instead": {
+			linux: own, hostNetwork: true, config: func(c *config.Config) { c.HostNetwork = config.HostNetworkLoopback },
+			warning: "the container has loopback only",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf, h := config.Default(), testHost()
+			if c.config != nil {
+				c.config(&conf)
+			}
+			h.HostNetwork = c.hostNetwork
+			var p Plan
+			err := p.machine(&specs.Spec{Linux: c.linux}, conf, h)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("error %v, want %s", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			macs := map[string]bool{}
+			for _, n := range p.Machine.NICs {
+				macs[n.MAC.String()] = true
+			}
+			if len(p.Machine.NICs) != c.nics || len(macs) != c.nics {
+				t.Errorf("NICs %v, want %d different ones", p.Machine.NICs, c.nics)
+			}
+			if got := strings.Join(p.Warnings, "\n"); !strings.Contains(got, c.warning) || (c.warning == "") != (got == "") {
+				t.Errorf("warnings %q, want %q", got, c.warning)
+			}
+		})
 	}
 }

@@ -1,0 +1,216 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/network"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// settleTime is how long the namespace must be quiet before a change is carried
+// into the guest: a client makes an interface in several steps.
+const settleTime = 20 * time.Millisecond
+
+// wiring keeps the guest's network like the namespace's, beside the owner. A
+// machine without NICs has none.
+type wiring struct {
+	net    *network.Network
+	m      *monitor
+	syncs  chan chan<- error // asks for one, and for its result
+	quit   chan struct{}
+	closed chan error // the result of closing, once
+	// resolving: the guest has been offered the namespace's DNS server.
+	resolving bool
+}
+
+// openTaps gives each NIC of cfg its tap, as soon as the holder has a network
+// namespace. It returns nil when there is no NIC.
+func (m *monitor) openTaps(ctx context.Context, cfg *vmm.Config) (*network.Network, error) {
+	if len(cfg.NICs) == 0 {
+		return nil, nil
+	}
+	var ns *network.Namespace
+	select {
+	case ns = <-m.namespace:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	var macs []net.HardwareAddr
+	for _, n := range cfg.NICs {
+		macs = append(macs, n.MAC)
+	}
+	n, files, err := network.Open(ns, macs)
+	if err != nil {
+		return nil, err
+	}
+	cfg.NICs = slices.Clone(cfg.NICs)
+	for i, f := range files {
+		cfg.NICs[i].File = f // the driver's from here on
+	}
+	m.log.Debug("taps are made")
+	return n, nil
+}
+
+// findNamespace opens the holder's network namespace for openTaps.
+func (m *monitor) findNamespace(pid int) error {
+	if len(m.setup.Plan.Machine.NICs) == 0 {
+		return nil
+	}
+	ns, err := network.OpenNamespace(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	m.namespace <- ns
+	return nil
+}
+
+// wire starts to keep the guest's network like n's namespace's.
+func (m *monitor) wire(n *network.Network) *wiring {
+	w := &wiring{net: n, m: m, syncs: make(chan chan<- error), quit: make(chan struct{}), closed: make(chan error, 1)}
+	go w.run()
+	return w
+}
+
+// run owns the network until close.
+func (w *wiring) run() {
+	changed, stop, err := w.net.Watch()
+	if err != nil {
+		w.m.log.Error(err)
+	} else {
+		defer stop()
+	}
+	defer func() { w.closed <- w.net.Close() }()
+	// What is there already needs no settling.
+	w.follow()
+	settled := time.NewTimer(0)
+	<-settled.C
+	for {
+		select {
+		case <-changed:
+			settled.Reset(settleTime)
+		case <-settled.C:
+			w.follow()
+		case result := <-w.syncs:
+			result <- w.sync()
+		case <-w.quit:
+			return
+		}
+	}
+}
+
+// follow carries a change into the guest. Before start its errors are not the
+// last word.
+func (w *wiring) follow() {
+	if err := w.sync(); err != nil {
+		w.m.log.Warn("network: ", err)
+	}
+}
+
+// sync makes the guest's network what the namespace's is.
+func (w *wiring) sync() error {
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	err := w.net.Sync(ctx, w)
+	if !w.resolving {
+		err = errors.Join(err, w.resolve(ctx))
+	}
+	return err
+}
+
+// await is sync, for the owner's helpers.
+func (w *wiring) await(ctx context.Context) error {
+	if w == nil {
+		return nil
+	}
+	result := make(chan error, 1)
+	select {
+	case w.syncs <- result:
+	case <-ctx.Done():
+		return fmt.Errorf("network: %w", ctx.Err())
+	}
+	select {
+	case err := <-result:
+		if err != nil {
+			return fmt.Errorf("network: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("network: %w", ctx.Err())
+	}
+}
+
+// close undoes what was done to the namespace's interfaces. The machine has
+// ended, so nobody waits for the guest.
+func (w *wiring) close() {
+	if w == nil {
+		return
+	}
+	close(w.quit)
+	if err := <-w.closed; err != nil {
+		w.m.log.Warn("network: ", err)
+	}
+}
+
+// resolve offers the namespace's DNS server to the guest, once there is one.
+func (w *wiring) resolve(ctx context.Context) error {
+	found, err := w.net.HasResolver()
+	if err != nil || !found {
+		return err
+	}
+	stream, err := w.m.guest.session.OpenStream()
+	if err != nil {
+		return fmt.Errorf("resolver: %w", err)
+	}
+	go w.net.Namespace().Resolve(stream)
+	err = w.m.awake(ctx, func() error {
+		_, err := w.m.guest.agent.Resolver(ctx, &api.ResolverRequest{Stream: stream.StreamID()})
+		return rpcError(err)
+	})
+	if err != nil {
+		stream.Close()
+		return err
+	}
+	w.resolving = true
+	return nil
+}
+
+// Interfaces implements network.Guest.
+func (w *wiring) Interfaces(ctx context.Context) (indexes map[string]int, err error) {
+	err = w.m.awake(ctx, func() error {
+		resp, err := w.m.guest.agent.Interfaces(ctx, &api.Empty{})
+		if err != nil {
+			return rpcError(err)
+		}
+		indexes = map[string]int{}
+		for _, i := range resp.Interfaces {
+			indexes[net.HardwareAddr(i.Address).String()] = int(i.Index)
+		}
+		return nil
+	})
+	return indexes, err
+}
+
+// Rtnetlink implements network.Guest.
+func (w *wiring) Rtnetlink(ctx context.Context, messages [][]byte) (answers []unix.Errno, err error) {
+	err = w.m.awake(ctx, func() error {
+		resp, err := w.m.guest.agent.Rtnetlink(ctx, &api.RtnetlinkRequest{Messages: messages})
+		if err != nil {
+			return rpcError(err)
+		}
+		for _, errno := range resp.Errnos {
+			answers = append(answers, unix.Errno(errno))
+		}
+		return nil
+	})
+	return answers, err
+}
