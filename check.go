@@ -78,7 +78,7 @@ type facts struct {
 	Virtiofsd   programVersion
 	Cgroups     string   // v1, hybrid, v2 or "" for none
 	Controllers []string // those that can be used
-	TapErr      error
+	NetworkErr  error    // what containers' networks lack
 	Root        string
 	RootFS      string // name of its file system
 	RootErr     error  // why nothing can be made in it
@@ -101,7 +101,7 @@ func examine(f facts) []finding {
 	return []finding{
 		examineRoot(f), examineAccel(f),
 		examineFile("kernel", f.Assets.Kernel, f.Assets), examineFile("initrd", f.Assets.Initrd, f.Assets),
-		examineQEMU(f), examineVirtiofsd(f), examineCgroups(f), examineTap(f), examineState(f), examineMemory(f),
+		examineQEMU(f), examineVirtiofsd(f), examineCgroups(f), examineNetwork(f), examineState(f), examineMemory(f),
 	}
 }
 
@@ -217,11 +217,11 @@ func examineCgroups(f facts) finding {
 	return ok(name, detail)
 }
 
-func examineTap(f facts) finding {
-	if f.TapErr != nil {
-		return warn("tap", f.TapErr.Error(), "containers have no network but loopback; run `modprobe tun`, or pass /dev/net/tun into this container")
+func examineNetwork(f facts) finding {
+	if f.NetworkErr != nil {
+		return fail("network", f.NetworkErr.Error(), "run `modprobe -a tun sch_ingress cls_u32 act_mirred`, or pass /dev/net/tun into this container")
 	}
-	return ok("tap", "/dev/net/tun")
+	return ok("network", "/dev/net/tun, tc ingress, u32, mirred")
 }
 
 func examineState(f facts) finding {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/vmm/qemu"
 )
 
@@ -34,7 +35,7 @@ func gatherFacts(ctx context.Context, cfg config.Config, root string) facts {
 	f.QEMU = versionOf(ctx, f.Assets.QEMU)
 	f.Virtiofsd = versionOf(ctx, f.Assets.Virtiofsd)
 	f.Cgroups, f.Controllers = cgroupFacts()
-	f.TapErr = openable("/dev/net/tun")
+	f.NetworkErr = network.Probe()
 	f.RootFS, f.RootErr = stateRoot(root)
 	f.MemoryMiB = availableMiB()
 	return f
@@ -60,14 +61,6 @@ func versionOf(ctx context.Context, path string) programVersion {
 		err = fmt.Errorf("%w: %s", err, line)
 	}
 	return programVersion{Line: string(line), Err: err}
-}
-
-func openable(device string) error {
-	f, err := os.OpenFile(device, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // cgroupFacts says which cgroups there are and which controllers they have.

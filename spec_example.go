@@ -58,13 +58,10 @@ func exampleMount(destination, fstype, source string, options ...string) specs.M
 }
 
 // makeRootless changes the example as runc's --rootless does: the current user
-// is root in a user namespace that has the host's network, no cgroup, and the
-// host's /sys, because it may not mount one of its own.
+// is root in a user namespace that has no cgroup, and the host's /sys. It keeps
+// a network namespace, because no machine can have the host's.
 func makeRootless(s *specs.Spec) {
 	s.Linux.Resources = nil
-	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
-		return n.Type == specs.NetworkNamespace
-	})
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
 	s.Linux.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}

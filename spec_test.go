@@ -49,7 +49,7 @@ func TestMakeRootless(t *testing.T) {
 	for _, n := range s.Linux.Namespaces {
 		names = append(names, string(n.Type))
 	}
-	if slices.Contains(names, "network") || !slices.Contains(names, "user") || s.Linux.Resources != nil {
+	if !slices.Contains(names, "network") || !slices.Contains(names, "user") || s.Linux.Resources != nil {
 		t.Errorf("namespaces %v, resources %v", names, s.Linux.Resources)
 	}
 	text, err := json.Marshal(s.Mounts)
