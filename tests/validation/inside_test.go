@@ -200,6 +200,7 @@ func TestNoNamespacesInside(t *testing.T) {
 	onlyRunm(t, "would share the host's namespaces")
 	c := newContainer(t, `echo links=$(ls /sys/class/net | tr '\n' ' '); echo boot=$(cat /proc/sys/kernel/random/boot_id)`)
 	c.spec.Linux.Namespaces = nil
+	c.spec.Annotations = map[string]string{"dev.runm.host-network": "loopback"}
 	out := c.run()
 	got := values(out)
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -212,23 +213,16 @@ func TestNoNamespacesInside(t *testing.T) {
 	}
 }
 
-// TestNetworkPathInside: a namespace given by path, as linux_ns_path. Machines
-// have no NICs yet (docs/network.md): what can be asserted of the guest is that
-// it has a loopback of its own and nothing else, and shows none of the host's
-// interfaces. With NICs this becomes: the same MAC and address.
+// TestNetworkPathInside: a namespace given by path, as linux_ns_path. Its
+// interface is the container's, with name, MAC, MTU and address.
 func TestNetworkPathInside(t *testing.T) {
 	t.Parallel()
-	c := newContainer(t, `echo links=$(ls /sys/class/net); echo up=$(ip addr | grep -c 'inet 127.0.0.1/8')`)
-	path := c.netns(`ip link add rvin type veth peer name rvout
-ip link set rvin up; ip link set rvout up; ip addr add 10.99.7.2/24 dev rvin`)
+	c := newContainer(t, `echo mac=$(cat /sys/class/net/rvin/address); echo mtu=$(cat /sys/class/net/rvin/mtu)
+echo address=$(ip addr show rvin | grep -c 'inet 10.99.7.2/24'); echo lo=$(ip addr | grep -c 'inet 127.0.0.1/8')`)
+	path := c.netns(`ip link add rvin address 02:00:00:00:07:02 mtu 1380 type veth peer name rvout
+ip link set lo up; ip link set rvin up; ip addr add 10.99.7.2/24 dev rvin`)
 	c.namespace(specs.NetworkNamespace, path)
-	got := values(c.run())
-	if !isRunm(runtimePath(t)) {
-		t.Skip("runc shows the namespace itself, which runm's guest does not yet")
-	}
-	if got["links"] != "lo" || got["up"] != "1" {
-		t.Errorf("links %q, loopback addresses %q; want lo and 1", got["links"], got["up"])
-	}
+	want(t, c.run(), map[string]string{"mac": "02:00:00:00:07:02", "mtu": "1380", "address": "1", "lo": "1"})
 }
 
 // netns makes a network namespace with script, and returns its path, which is

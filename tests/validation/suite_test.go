@@ -131,6 +131,13 @@ func sharesCgroup(program string) bool {
 	return strings.HasPrefix(program, "linux_cgroups_") || strings.HasPrefix(program, "delete_")
 }
 
+// hostNetwork says whether a program takes the network namespace away: it looks
+// at the namespaces of the container's process on the host, or at its cgroup. A
+// container of runm then has loopback only, if the administrator lets it.
+func hostNetwork(program string) bool {
+	return program == "linux_ns_itype" || program == "linux_cgroups_network"
+}
+
 // lockShared keeps other runs on this machine off the shared cgroup.
 func lockShared(t *testing.T) {
 	t.Helper()
@@ -159,6 +166,13 @@ func runProgram(t *testing.T, dir string, e expectation) outcome {
 	etc := filepath.Join(b.dir, "etc")
 	if out, err := exec.Command("cp", "-a", "/etc", etc).CombinedOutput(); err != nil {
 		t.Fatalf("copy /etc: %v: %s", err, out)
+	}
+	if hostNetwork(e.program) {
+		conf := filepath.Join(etc, "runm")
+		if err := errors.Join(os.MkdirAll(conf, 0o755),
+			os.WriteFile(filepath.Join(conf, "config.toml"), []byte("host_network = \"loopback\"\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// "mounts" gives the host's /etc to its container, writable: whatever the
 	// runtime does to it, it does to a copy.
