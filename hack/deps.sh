@@ -28,7 +28,7 @@ linux="linux-source-6.12"
 tools=(
 	gcc libc6-dev make flex bison bc patch xz-utils libelf-dev
 	libseccomp-dev pkg-config
-	busybox-static debootstrap iproute2 procps util-linux
+	busybox-static debootstrap iproute2 nftables procps util-linux
 )
 
 arch=$(dpkg --print-architecture 2>/dev/null) ||
@@ -53,7 +53,7 @@ hash=$(cat "$0" "$(dirname "$0")/lib.sh" | sha256sum)
 complete() {
 	[ "$(cat "$stamp" 2>/dev/null)" = "$hash $release" ] &&
 		[ -s "$CACHE/src/$linux.tar.xz" ] &&
-		command -v gcc flex bison bc patch xz pkg-config busybox debootstrap tc >/dev/null &&
+		command -v gcc flex bison bc patch xz pkg-config busybox debootstrap tc nft >/dev/null &&
 		if [ -n "$private" ]; then [ -x "$CACHE/qemu/bin/$qemu" ]; else command -v "$qemu" >/dev/null; fi
 }
 if [ -z "$upgrade" ] && complete; then exit 0; fi

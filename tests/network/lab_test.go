@@ -259,21 +259,23 @@ func newSpec(ns string) *specs.Spec {
 	}
 }
 
-// makeRootfs makes busybox and its applets under dir.
+// makeRootfs makes busybox, its applets and our program under dir.
 func makeRootfs(dir string) error {
 	for _, d := range []string{"bin", "dev", "etc", "proc", "sys", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
 	}
-	data, err := os.ReadFile(busybox)
-	if err != nil {
-		return fmt.Errorf("install busybox-static: %w", err)
+	for from, to := range map[string]string{busybox: "busybox", guest: "guest"} {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "bin", to), data, 0o755); err != nil {
+			return err
+		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755); err != nil {
-		return err
-	}
-	for _, name := range strings.Fields("sh cat cmp dd echo grep hexdump head ip kill ls md5sum nc nslookup ping printf readlink sleep test timeout true udhcpc wc") {
+	for _, name := range strings.Fields("sh cat cmp dd echo grep hexdump head ip kill ls killall md5sum nc nslookup ping printf readlink sha256sum sleep test timeout true udhcpc wc") {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			return err
 		}
@@ -364,4 +366,19 @@ func (l *lab) contains(text string, want ...string) {
 			l.t.Errorf("%q does not say %q", text, w)
 		}
 	}
+}
+
+// monitor is the pid of a container's monitor, as state.json has it.
+func (l *lab) monitor(id string) int {
+	l.t.Helper()
+	data, err := os.ReadFile(filepath.Join(l.root(), id, "state.json"))
+	l.must(err)
+	var s struct {
+		Monitor struct{ Pid int }
+	}
+	l.must(json.Unmarshal(data, &s))
+	if s.Monitor.Pid == 0 {
+		l.t.Fatalf("no monitor in %s", data)
+	}
+	return s.Monitor.Pid
 }

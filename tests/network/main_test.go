@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -15,14 +16,20 @@ import (
 // machine under TCG wants a core.
 const atOnce = "2"
 
-// runm is the binary under test.
-var runm string
+// runm is the binary under test, guest the program for containers.
+var runm, guest string
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	flag.Parse()
-	if err := errors.Join(flag.Set("test.parallel", atOnce), findRunm()); err != nil {
+	dir, err := os.MkdirTemp("", "network")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(flag.Set("test.parallel", atOnce), findRunm(), buildGuest(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, "tests/network:", err)
 		return 1
 	}
@@ -42,6 +49,16 @@ func findRunm() (err error) {
 	}
 	if _, err := os.Stat(runm); err != nil {
 		return fmt.Errorf("the binary under test: %w (run make all, or set RUNM)", err)
+	}
+	return nil
+}
+
+func buildGuest(dir string) error {
+	guest = filepath.Join(dir, "guest")
+	cmd := exec.Command("go", "build", "-o", guest, "./guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the guest's program: %w: %s", err, out)
 	}
 	return nil
 }
