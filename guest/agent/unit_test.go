@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+	"github.com/opencontainers/runc/types"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -484,5 +485,22 @@ func TestDependencies(t *testing.T) {
 				t.Errorf("the agent depends on %s", dep)
 			}
 		}
+	}
+}
+
+func TestParseCounters(t *testing.T) {
+	const text = `Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     840      10    0    0    0     0          0         0      840      10    0    0    0     0       0          0
+  eth0:    1250      13    1    2    0     0          0         0     1830      19    3    4    0     0       0          0
+spare1:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
+`
+	got := parseCounters(text)
+	if len(got) != 1 {
+		t.Fatalf("%d interfaces, want eth0", len(got))
+	}
+	want := types.NetworkInterface{Name: "eth0", RxBytes: 1250, RxPackets: 13, RxErrors: 1, RxDropped: 2, TxBytes: 1830, TxPackets: 19, TxErrors: 3, TxDropped: 4}
+	if *got[0] != want {
+		t.Errorf("got %+v, want %+v", *got[0], want)
 	}
 }

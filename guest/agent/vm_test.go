@@ -75,6 +75,8 @@ func TestGuest(t *testing.T) {
 		{"user namespace", testUserNamespace},
 		{"hook", testHook},
 		{"orphans", testOrphans},
+		{"rtnetlink", testRtnetlink},
+		{"resolver", testResolver},
 		{"flood", testFlood},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, vm) })

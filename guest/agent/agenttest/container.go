@@ -34,7 +34,7 @@ func (vm *VM) Rootfs(t testing.TB, id string) string {
 }
 
 const applets = "sh cat dd echo env head id kill ls mount ps sleep stty true false tty wc yes touch readlink " +
-	"hostname ulimit grep tail seq date mkdir chmod stat sync cut md5sum nproc setsid usleep mkfifo"
+	"hostname ulimit grep tail seq date mkdir chmod stat sync cut md5sum nc nproc setsid usleep mkfifo printf"
 
 // Spec is a small but usual configuration that runs args.
 func Spec(id string, args ...string) *specs.Spec {
