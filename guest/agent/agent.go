@@ -55,11 +55,15 @@ func run() error {
 	if err := boot(); err != nil {
 		return err
 	}
+	nics, err := setAside()
+	if err != nil {
+		return fmt.Errorf("network interfaces: %w", err)
+	}
 	port, err := openPort(api.PortName)
 	if err != nil {
 		return err
 	}
-	return serve(mux.New(port, api.StreamWindow, portWrite))
+	return serve(mux.New(port, api.StreamWindow, portWrite), nics)
 }
 
 // logf writes one line to the console.

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/opencontainers/runc/types"
 	"golang.org/x/sys/unix"
@@ -20,18 +22,78 @@ import (
 
 var errRtnetlink = errors.New("malformed rtnetlink message")
 
-func (s *server) Interfaces(context.Context, *api.Empty) (*api.InterfacesResponse, error) {
-	list, err := net.Interfaces()
+// setAside gives the machine's NICs names out of the way: the container is to
+// have an eth0 only when it has an interface. It returns them.
+func setAside() ([]*api.NIC, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("interfaces: %w", err)
+		return nil, fmt.Errorf("socket: %w", err)
 	}
-	var resp api.InterfacesResponse
-	for _, i := range list {
-		if i.Flags&net.FlagLoopback == 0 {
-			resp.Interfaces = append(resp.Interfaces, &api.Interface{Address: i.HardwareAddr, Index: uint32(i.Index)})
+	defer unix.Close(fd)
+	var list []*api.NIC
+	// They are there before this program runs, and nothing else is but lo.
+	for index := uint32(2); ; index++ {
+		name, err := interfaceName(fd, index)
+		if errors.Is(err, unix.ENODEV) {
+			return list, nil
 		}
+		if err != nil {
+			return nil, fmt.Errorf("interface %d: %w", index, err)
+		}
+		mac, err := hardwareAddress(fd, name)
+		if err != nil {
+			return nil, err
+		}
+		number := mac[len(mac)-1]
+		if !bytes.Equal(mac, api.NICMAC(number)) {
+			continue
+		}
+		if err := rename(fd, name, api.SpareNIC+strconv.Itoa(int(number))); err != nil {
+			return nil, err
+		}
+		list = append(list, &api.NIC{Mac: mac, Index: index})
 	}
-	return &resp, nil
+}
+
+// A request of netdevice(7): a name, and what an ioctl takes or gives.
+type ifreq struct {
+	name [unix.IFNAMSIZ]byte
+	data [24]byte
+}
+
+func interfaceName(fd int, index uint32) (string, error) {
+	var r ifreq
+	binary.NativeEndian.PutUint32(r.data[:], index)
+	if err := r.ioctl(fd, unix.SIOCGIFNAME); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(r.name[:]), nil
+}
+
+func hardwareAddress(fd int, name string) (net.HardwareAddr, error) {
+	var r ifreq
+	copy(r.name[:], name)
+	if err := r.ioctl(fd, unix.SIOCGIFHWADDR); err != nil {
+		return nil, fmt.Errorf("address of %s: %w", name, err)
+	}
+	return r.data[2:8], nil // struct sockaddr: the family comes first
+}
+
+func rename(fd int, from, to string) error {
+	var r ifreq
+	copy(r.name[:], from)
+	copy(r.data[:unix.IFNAMSIZ-1], to)
+	if err := r.ioctl(fd, unix.SIOCSIFNAME); err != nil {
+		return fmt.Errorf("rename %s: %w", from, err)
+	}
+	return nil
+}
+
+func (r *ifreq) ioctl(fd int, request uintptr) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(r))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func (s *server) Rtnetlink(_ context.Context, req *api.RtnetlinkRequest) (*api.RtnetlinkResponse, error) {

@@ -27,6 +27,7 @@ type server struct {
 	reap    *reaper
 	debug   atomic.Bool
 
+	nics     []*api.NIC
 	resolver resolver
 
 	hello sync.Mutex // one Hello at a time
@@ -39,8 +40,8 @@ type server struct {
 var _ api.AgentService = (*server)(nil)
 
 // serve answers the host until the session is lost.
-func serve(session *mux.Session) error {
-	s := &server{streams: newStreams(), reap: newReaper(), containers: map[string]*container{}}
+func serve(session *mux.Session, nics []*api.NIC) error {
+	s := &server{nics: nics, streams: newStreams(), reap: newReaper(), containers: map[string]*container{}}
 	rpc, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
@@ -174,7 +175,12 @@ func (s *server) Hello(_ context.Context, req *api.HelloRequest) (*api.HelloResp
 	if err := s.share.mount(req.GetShareType(), req.GetShareTag()); err != nil {
 		return nil, err
 	}
-	return describe()
+	resp, err := describe()
+	if err != nil {
+		return nil, err
+	}
+	resp.Nics = s.nics
+	return resp, nil
 }
 
 func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {

@@ -200,7 +200,10 @@ type HelloResponse struct {
 	// memory_bytes is what the guest kernel sees as MemTotal.
 	MemoryBytes uint64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// filesystems are the names in the guest's /proc/filesystems.
-	Filesystems   []string `protobuf:"bytes,4,rep,name=filesystems,proto3" json:"filesystems,omitempty"`
+	Filesystems []string `protobuf:"bytes,4,rep,name=filesystems,proto3" json:"filesystems,omitempty"`
+	// nics are the machine's NICs. Each is down and called spare<n>, n being the
+	// last byte of its MAC.
+	Nics          []*NIC `protobuf:"bytes,5,rep,name=nics,proto3" json:"nics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +266,66 @@ func (x *HelloResponse) GetFilesystems() []string {
 	return nil
 }
 
+func (x *HelloResponse) GetNics() []*NIC {
+	if x != nil {
+		return x.Nics
+	}
+	return nil
+}
+
+type NIC struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mac   []byte                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	// index is that of the interface in the guest.
+	Index         uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NIC) Reset() {
+	*x = NIC{}
+	mi := &file_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NIC) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NIC) ProtoMessage() {}
+
+func (x *NIC) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NIC.ProtoReflect.Descriptor instead.
+func (*NIC) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NIC) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *NIC) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // Stdio names the streams of one process by their yamux stream id. 0 means
 // /dev/null. With a terminal stdin carries the terminal's input, stdout its
 // output and stderr is 0.
@@ -281,7 +344,7 @@ type Stdio struct {
 
 func (x *Stdio) Reset() {
 	*x = Stdio{}
-	mi := &file_agent_proto_msgTypes[4]
+	mi := &file_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +356,7 @@ func (x *Stdio) String() string {
 func (*Stdio) ProtoMessage() {}
 
 func (x *Stdio) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[4]
+	mi := &file_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +369,7 @@ func (x *Stdio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdio.ProtoReflect.Descriptor instead.
 func (*Stdio) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{4}
+	return file_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Stdio) GetStdin() uint32 {
@@ -366,7 +429,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_agent_proto_msgTypes[5]
+	mi := &file_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +441,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[5]
+	mi := &file_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +454,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateRequest) GetId() string {
@@ -439,7 +502,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_agent_proto_msgTypes[6]
+	mi := &file_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +514,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[6]
+	mi := &file_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +527,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateResponse) GetPid() uint32 {
@@ -483,7 +546,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_agent_proto_msgTypes[7]
+	mi := &file_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +558,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[7]
+	mi := &file_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +571,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartRequest) GetId() string {
@@ -534,7 +597,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +609,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +622,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -606,7 +669,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +681,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +694,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -652,7 +715,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +727,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +740,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -711,7 +774,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +786,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +799,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WaitResponse) GetStatus() uint32 {
@@ -780,7 +843,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +855,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +868,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -848,7 +911,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +923,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +936,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -920,7 +983,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +995,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1008,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1006,7 +1069,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1081,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1094,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1052,7 +1115,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1127,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1140,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatsResponse) GetStats() []byte {
@@ -1105,7 +1168,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1180,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1193,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1156,7 +1219,7 @@ type SetClockRequest struct {
 
 func (x *SetClockRequest) Reset() {
 	*x = SetClockRequest{}
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1231,7 @@ func (x *SetClockRequest) String() string {
 func (*SetClockRequest) ProtoMessage() {}
 
 func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1244,7 @@ func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetClockRequest.ProtoReflect.Descriptor instead.
 func (*SetClockRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetClockRequest) GetUnixNano() int64 {
@@ -1189,103 +1252,6 @@ func (x *SetClockRequest) GetUnixNano() int64 {
 		return x.UnixNano
 	}
 	return 0
-}
-
-type Interface struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// address is the MAC.
-	Address       []byte `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Index         uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Interface) Reset() {
-	*x = Interface{}
-	mi := &file_agent_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Interface) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Interface) ProtoMessage() {}
-
-func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Interface.ProtoReflect.Descriptor instead.
-func (*Interface) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *Interface) GetAddress() []byte {
-	if x != nil {
-		return x.Address
-	}
-	return nil
-}
-
-func (x *Interface) GetIndex() uint32 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
-type InterfacesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Interfaces    []*Interface           `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *InterfacesResponse) Reset() {
-	*x = InterfacesResponse{}
-	mi := &file_agent_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InterfacesResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InterfacesResponse) ProtoMessage() {}
-
-func (x *InterfacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InterfacesResponse.ProtoReflect.Descriptor instead.
-func (*InterfacesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *InterfacesResponse) GetInterfaces() []*Interface {
-	if x != nil {
-		return x.Interfaces
-	}
-	return nil
 }
 
 type RtnetlinkRequest struct {
@@ -1300,7 +1266,7 @@ type RtnetlinkRequest struct {
 
 func (x *RtnetlinkRequest) Reset() {
 	*x = RtnetlinkRequest{}
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1278,7 @@ func (x *RtnetlinkRequest) String() string {
 func (*RtnetlinkRequest) ProtoMessage() {}
 
 func (x *RtnetlinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1291,7 @@ func (x *RtnetlinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RtnetlinkRequest.ProtoReflect.Descriptor instead.
 func (*RtnetlinkRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RtnetlinkRequest) GetMessages() [][]byte {
@@ -1345,7 +1311,7 @@ type RtnetlinkResponse struct {
 
 func (x *RtnetlinkResponse) Reset() {
 	*x = RtnetlinkResponse{}
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1323,7 @@ func (x *RtnetlinkResponse) String() string {
 func (*RtnetlinkResponse) ProtoMessage() {}
 
 func (x *RtnetlinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1336,7 @@ func (x *RtnetlinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RtnetlinkResponse.ProtoReflect.Descriptor instead.
 func (*RtnetlinkResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RtnetlinkResponse) GetErrnos() []uint32 {
@@ -1390,7 +1356,7 @@ type ResolverRequest struct {
 
 func (x *ResolverRequest) Reset() {
 	*x = ResolverRequest{}
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1368,7 @@ func (x *ResolverRequest) String() string {
 func (*ResolverRequest) ProtoMessage() {}
 
 func (x *ResolverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1381,7 @@ func (x *ResolverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolverRequest.ProtoReflect.Descriptor instead.
 func (*ResolverRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResolverRequest) GetStream() uint32 {
@@ -1440,12 +1406,16 @@ const file_agent_proto_rawDesc = "" +
 	"\n" +
 	"share_type\x18\x04 \x01(\tR\tshareType\x12\x1b\n" +
 	"\tshare_tag\x18\x05 \x01(\tR\bshareTag\x12\x14\n" +
-	"\x05debug\x18\x06 \x01(\bR\x05debug\"\x95\x01\n" +
+	"\x05debug\x18\x06 \x01(\bR\x05debug\"\xbd\x01\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12%\n" +
 	"\x0ekernel_release\x18\x02 \x01(\tR\rkernelRelease\x12!\n" +
 	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\x12 \n" +
-	"\vfilesystems\x18\x04 \x03(\tR\vfilesystems\"\x97\x01\n" +
+	"\vfilesystems\x18\x04 \x03(\tR\vfilesystems\x12&\n" +
+	"\x04nics\x18\x05 \x03(\v2\x12.runm.agent.v1.NICR\x04nics\"-\n" +
+	"\x03NIC\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\x97\x01\n" +
 	"\x05Stdio\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\rR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\rR\x06stdout\x12\x16\n" +
@@ -1507,20 +1477,13 @@ const file_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\".\n" +
 	"\x0fSetClockRequest\x12\x1b\n" +
-	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\";\n" +
-	"\tInterface\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"N\n" +
-	"\x12InterfacesResponse\x128\n" +
-	"\n" +
-	"interfaces\x18\x01 \x03(\v2\x18.runm.agent.v1.InterfaceR\n" +
-	"interfaces\".\n" +
+	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\".\n" +
 	"\x10RtnetlinkRequest\x12\x1a\n" +
 	"\bmessages\x18\x01 \x03(\fR\bmessages\"+\n" +
 	"\x11RtnetlinkResponse\x12\x16\n" +
 	"\x06errnos\x18\x01 \x03(\rR\x06errnos\")\n" +
 	"\x0fResolverRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\rR\x06stream2\xff\b\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream2\xb8\b\n" +
 	"\x05Agent\x12B\n" +
 	"\x05Hello\x12\x1b.runm.agent.v1.HelloRequest\x1a\x1c.runm.agent.v1.HelloResponse\x12E\n" +
 	"\x06Create\x12\x1c.runm.agent.v1.CreateRequest\x1a\x1d.runm.agent.v1.CreateResponse\x12:\n" +
@@ -1535,9 +1498,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x05Stats\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x1c.runm.agent.v1.StatsResponse\x12<\n" +
 	"\x06Update\x12\x1c.runm.agent.v1.UpdateRequest\x1a\x14.runm.agent.v1.Empty\x12@\n" +
 	"\bSetClock\x12\x1e.runm.agent.v1.SetClockRequest\x1a\x14.runm.agent.v1.Empty\x12?\n" +
-	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12E\n" +
-	"\n" +
-	"Interfaces\x12\x14.runm.agent.v1.Empty\x1a!.runm.agent.v1.InterfacesResponse\x12N\n" +
+	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12N\n" +
 	"\tRtnetlink\x12\x1f.runm.agent.v1.RtnetlinkRequest\x1a .runm.agent.v1.RtnetlinkResponse\x12@\n" +
 	"\bResolver\x12\x1e.runm.agent.v1.ResolverRequest\x1a\x14.runm.agent.v1.EmptyB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
 
@@ -1553,74 +1514,71 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_agent_proto_goTypes = []any{
-	(*Empty)(nil),              // 0: runm.agent.v1.Empty
-	(*ContainerRequest)(nil),   // 1: runm.agent.v1.ContainerRequest
-	(*HelloRequest)(nil),       // 2: runm.agent.v1.HelloRequest
-	(*HelloResponse)(nil),      // 3: runm.agent.v1.HelloResponse
-	(*Stdio)(nil),              // 4: runm.agent.v1.Stdio
-	(*CreateRequest)(nil),      // 5: runm.agent.v1.CreateRequest
-	(*CreateResponse)(nil),     // 6: runm.agent.v1.CreateResponse
-	(*StartRequest)(nil),       // 7: runm.agent.v1.StartRequest
-	(*ExecRequest)(nil),        // 8: runm.agent.v1.ExecRequest
-	(*ExecResponse)(nil),       // 9: runm.agent.v1.ExecResponse
-	(*WaitRequest)(nil),        // 10: runm.agent.v1.WaitRequest
-	(*WaitResponse)(nil),       // 11: runm.agent.v1.WaitResponse
-	(*SignalRequest)(nil),      // 12: runm.agent.v1.SignalRequest
-	(*ResizeRequest)(nil),      // 13: runm.agent.v1.ResizeRequest
-	(*Process)(nil),            // 14: runm.agent.v1.Process
-	(*ProcessesResponse)(nil),  // 15: runm.agent.v1.ProcessesResponse
-	(*StatsResponse)(nil),      // 16: runm.agent.v1.StatsResponse
-	(*UpdateRequest)(nil),      // 17: runm.agent.v1.UpdateRequest
-	(*SetClockRequest)(nil),    // 18: runm.agent.v1.SetClockRequest
-	(*Interface)(nil),          // 19: runm.agent.v1.Interface
-	(*InterfacesResponse)(nil), // 20: runm.agent.v1.InterfacesResponse
-	(*RtnetlinkRequest)(nil),   // 21: runm.agent.v1.RtnetlinkRequest
-	(*RtnetlinkResponse)(nil),  // 22: runm.agent.v1.RtnetlinkResponse
-	(*ResolverRequest)(nil),    // 23: runm.agent.v1.ResolverRequest
+	(*Empty)(nil),             // 0: runm.agent.v1.Empty
+	(*ContainerRequest)(nil),  // 1: runm.agent.v1.ContainerRequest
+	(*HelloRequest)(nil),      // 2: runm.agent.v1.HelloRequest
+	(*HelloResponse)(nil),     // 3: runm.agent.v1.HelloResponse
+	(*NIC)(nil),               // 4: runm.agent.v1.NIC
+	(*Stdio)(nil),             // 5: runm.agent.v1.Stdio
+	(*CreateRequest)(nil),     // 6: runm.agent.v1.CreateRequest
+	(*CreateResponse)(nil),    // 7: runm.agent.v1.CreateResponse
+	(*StartRequest)(nil),      // 8: runm.agent.v1.StartRequest
+	(*ExecRequest)(nil),       // 9: runm.agent.v1.ExecRequest
+	(*ExecResponse)(nil),      // 10: runm.agent.v1.ExecResponse
+	(*WaitRequest)(nil),       // 11: runm.agent.v1.WaitRequest
+	(*WaitResponse)(nil),      // 12: runm.agent.v1.WaitResponse
+	(*SignalRequest)(nil),     // 13: runm.agent.v1.SignalRequest
+	(*ResizeRequest)(nil),     // 14: runm.agent.v1.ResizeRequest
+	(*Process)(nil),           // 15: runm.agent.v1.Process
+	(*ProcessesResponse)(nil), // 16: runm.agent.v1.ProcessesResponse
+	(*StatsResponse)(nil),     // 17: runm.agent.v1.StatsResponse
+	(*UpdateRequest)(nil),     // 18: runm.agent.v1.UpdateRequest
+	(*SetClockRequest)(nil),   // 19: runm.agent.v1.SetClockRequest
+	(*RtnetlinkRequest)(nil),  // 20: runm.agent.v1.RtnetlinkRequest
+	(*RtnetlinkResponse)(nil), // 21: runm.agent.v1.RtnetlinkResponse
+	(*ResolverRequest)(nil),   // 22: runm.agent.v1.ResolverRequest
 }
 var file_agent_proto_depIdxs = []int32{
-	4,  // 0: runm.agent.v1.CreateRequest.stdio:type_name -> runm.agent.v1.Stdio
-	4,  // 1: runm.agent.v1.ExecRequest.stdio:type_name -> runm.agent.v1.Stdio
-	14, // 2: runm.agent.v1.ProcessesResponse.processes:type_name -> runm.agent.v1.Process
-	19, // 3: runm.agent.v1.InterfacesResponse.interfaces:type_name -> runm.agent.v1.Interface
+	4,  // 0: runm.agent.v1.HelloResponse.nics:type_name -> runm.agent.v1.NIC
+	5,  // 1: runm.agent.v1.CreateRequest.stdio:type_name -> runm.agent.v1.Stdio
+	5,  // 2: runm.agent.v1.ExecRequest.stdio:type_name -> runm.agent.v1.Stdio
+	15, // 3: runm.agent.v1.ProcessesResponse.processes:type_name -> runm.agent.v1.Process
 	2,  // 4: runm.agent.v1.Agent.Hello:input_type -> runm.agent.v1.HelloRequest
-	5,  // 5: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
-	7,  // 6: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
-	8,  // 7: runm.agent.v1.Agent.Exec:input_type -> runm.agent.v1.ExecRequest
-	10, // 8: runm.agent.v1.Agent.Wait:input_type -> runm.agent.v1.WaitRequest
-	12, // 9: runm.agent.v1.Agent.Signal:input_type -> runm.agent.v1.SignalRequest
-	13, // 10: runm.agent.v1.Agent.Resize:input_type -> runm.agent.v1.ResizeRequest
+	6,  // 5: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
+	8,  // 6: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
+	9,  // 7: runm.agent.v1.Agent.Exec:input_type -> runm.agent.v1.ExecRequest
+	11, // 8: runm.agent.v1.Agent.Wait:input_type -> runm.agent.v1.WaitRequest
+	13, // 9: runm.agent.v1.Agent.Signal:input_type -> runm.agent.v1.SignalRequest
+	14, // 10: runm.agent.v1.Agent.Resize:input_type -> runm.agent.v1.ResizeRequest
 	1,  // 11: runm.agent.v1.Agent.Pause:input_type -> runm.agent.v1.ContainerRequest
 	1,  // 12: runm.agent.v1.Agent.Resume:input_type -> runm.agent.v1.ContainerRequest
 	1,  // 13: runm.agent.v1.Agent.Processes:input_type -> runm.agent.v1.ContainerRequest
 	1,  // 14: runm.agent.v1.Agent.Stats:input_type -> runm.agent.v1.ContainerRequest
-	17, // 15: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
-	18, // 16: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
+	18, // 15: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
+	19, // 16: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
 	1,  // 17: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
-	0,  // 18: runm.agent.v1.Agent.Interfaces:input_type -> runm.agent.v1.Empty
-	21, // 19: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
-	23, // 20: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
-	3,  // 21: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
-	6,  // 22: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
-	0,  // 23: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
-	9,  // 24: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
-	11, // 25: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
-	0,  // 26: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
-	0,  // 27: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
-	0,  // 28: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
-	0,  // 29: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
-	15, // 30: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
-	16, // 31: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
-	0,  // 32: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
-	0,  // 33: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
-	0,  // 34: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
-	20, // 35: runm.agent.v1.Agent.Interfaces:output_type -> runm.agent.v1.InterfacesResponse
-	22, // 36: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
-	0,  // 37: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
-	21, // [21:38] is the sub-list for method output_type
-	4,  // [4:21] is the sub-list for method input_type
+	20, // 18: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
+	22, // 19: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
+	3,  // 20: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
+	7,  // 21: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
+	0,  // 22: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
+	10, // 23: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
+	12, // 24: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
+	0,  // 25: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
+	0,  // 26: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
+	0,  // 27: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
+	0,  // 28: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
+	16, // 29: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
+	17, // 30: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
+	0,  // 31: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
+	0,  // 32: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
+	0,  // 33: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
+	21, // 34: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
+	0,  // 35: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
+	20, // [20:36] is the sub-list for method output_type
+	4,  // [4:20] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1637,7 +1595,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,7 +22,6 @@ type AgentService interface {
 	Update(context.Context, *UpdateRequest) (*Empty, error)
 	SetClock(context.Context, *SetClockRequest) (*Empty, error)
 	Delete(context.Context, *ContainerRequest) (*Empty, error)
-	Interfaces(context.Context, *Empty) (*InterfacesResponse, error)
 	Rtnetlink(context.Context, *RtnetlinkRequest) (*RtnetlinkResponse, error)
 	Resolver(context.Context, *ResolverRequest) (*Empty, error)
 }
@@ -127,13 +126,6 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Delete(ctx, &req)
-			},
-			"Interfaces": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
-				var req Empty
-				if err := unmarshal(&req); err != nil {
-					return nil, err
-				}
-				return svc.Interfaces(ctx, &req)
 			},
 			"Rtnetlink": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req RtnetlinkRequest
@@ -270,14 +262,6 @@ func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*Empt
 func (c *agentClient) Delete(ctx context.Context, req *ContainerRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "Delete", req, &resp); err != nil {
-		return nil, err
-	}
-	return &resp, nil
-}
-
-func (c *agentClient) Interfaces(ctx context.Context, req *Empty) (*InterfacesResponse, error) {
-	var resp InterfacesResponse
-	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "Interfaces", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -2,6 +2,8 @@
 // agent.proto and the constants around it. docs/protocol.md describes both.
 package api
 
+import "net"
+
 // Version is the protocol's version. Host and agent are built together and
 // refuse each other when it differs.
 const Version = 1
@@ -30,5 +32,11 @@ const (
 const MaxMessage = 4 << 20
 
 // SpareNIC begins the name of a NIC in the guest that stands for no interface of
-// the container's network namespace.
+// the container's network namespace. Its number follows.
 const SpareNIC = "spare"
+
+// NICMAC is the MAC that the NIC with that number is made with: locally
+// administered (IEEE 802), "runm", and the number.
+func NICMAC(number byte) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 'r', 'u', 'n', 'm', number}
+}

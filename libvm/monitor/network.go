@@ -3,6 +3,7 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -184,20 +185,14 @@ func (w *wiring) resolve(ctx context.Context) error {
 	return nil
 }
 
-// Interfaces implements network.Guest.
-func (w *wiring) Interfaces(ctx context.Context) (indexes map[string]int, err error) {
-	err = w.m.awake(ctx, func() error {
-		resp, err := w.m.guest.agent.Interfaces(ctx, &api.Empty{})
-		if err != nil {
-			return rpcError(err)
+// Index implements network.Guest.
+func (w *wiring) Index(mac net.HardwareAddr) int {
+	for _, n := range w.m.guest.hello.Nics {
+		if bytes.Equal(n.Mac, mac) {
+			return int(n.Index)
 		}
-		indexes = map[string]int{}
-		for _, i := range resp.Interfaces {
-			indexes[net.HardwareAddr(i.Address).String()] = int(i.Index)
-		}
-		return nil
-	})
-	return indexes, err
+	}
+	return 0
 }
 
 // Rtnetlink implements network.Guest.
@@ -210,6 +205,7 @@ func (w *wiring) Rtnetlink(ctx context.Context, messages [][]byte) (answers []un
 		for _, errno := range resp.Errnos {
 			answers = append(answers, unix.Errno(errno))
 		}
+		w.m.log.WithField("messages", len(messages)).Debug("the guest's network is changed")
 		return nil
 	})
 	return answers, err

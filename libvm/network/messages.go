@@ -56,8 +56,8 @@ func removal(e entry) message {
 func spareName(i int) string { return api.SpareNIC + strconv.Itoa(i) }
 
 // changes are the requests that turn the guest's network from one state into
-// another. indexes are those of the guest's NICs. Without nics in from they are
-// as they booted, or nobody knows how.
+// another. indexes are those of the guest's NICs. Without nics in from nobody
+// knows how they are.
 func changes(from, to state, indexes []int) []message {
 	if from.nics == nil {
 		from.nics = make([]nicState, len(to.nics))
@@ -74,7 +74,7 @@ func changes(from, to state, indexes []int) []message {
 	for i, n := range to.nics {
 		was := from.nics[i]
 		switch {
-		case was == n:
+		case was == n, was.name == spareName(i):
 		case was.name == "":
 			list = append(list, setLink(indexes[i], nicState{name: spareName(i)}))
 		case was.name != n.name:

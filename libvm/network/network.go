@@ -20,9 +20,9 @@ var ErrTooMany = errors.New("more network interfaces than the machine has NICs")
 
 // Guest is the machine's agent, as far as it concerns the network.
 type Guest interface {
-	// Interfaces gives the index of each NIC in the guest by the MAC that it
-	// was made with.
-	Interfaces(ctx context.Context) (map[string]int, error)
+	// Index is that of a NIC in the guest, by the MAC that it was made with; 0
+	// if there is none.
+	Index(mac net.HardwareAddr) int
 	// Rtnetlink gives rtnetlink requests to the guest's kernel, one after
 	// another, and returns its answer to each: 0 or an error number.
 	Rtnetlink(ctx context.Context, messages [][]byte) ([]unix.Errno, error)
@@ -34,17 +34,15 @@ type Network struct {
 	ns     *Namespace
 	reader *reader
 	nics   []*nic
-	// guest is what the guest was told, the zero state at first.
+	// guest is what the guest has: at first only NICs that are set aside.
 	guest state
-	known bool // the nics' indexes in the guest
 }
 
 // nic is one of the machine's NICs.
 type nic struct {
-	mac   net.HardwareAddr // it was made with
-	tap   netlink.Link
-	guest int          // index in the guest
-	link  netlink.Link // interface that it stands for, or nil
+	mac  net.HardwareAddr // it was made with
+	tap  netlink.Link
+	link netlink.Link // interface that it stands for, or nil
 }
 
 // Open makes a tap for each NIC in ns, which it takes over, also when it fails.
@@ -72,6 +70,7 @@ func Open(ns *Namespace, macs []net.HardwareAddr) (_ *Network, files []*os.File,
 	n := &Network{ns: ns, reader: r}
 	for i, t := range taps {
 		n.nics = append(n.nics, &nic{mac: macs[i], tap: t.link})
+		n.guest.nics = append(n.guest.nics, nicState{name: spareName(i)})
 		files = append(files, t.file)
 	}
 	return n, files, nil
@@ -184,20 +183,20 @@ func (n *Network) connect(c *nic, l netlink.Link) error {
 
 // tell makes the guest's network what the snapshot is.
 func (n *Network) tell(ctx context.Context, g Guest, s *snapshot) error {
-	if err := n.learn(ctx, g); err != nil {
-		return err
-	}
 	to := state{}
 	index, up, indexes := map[int]int{}, map[int]bool{}, []int{}
 	for i, c := range n.nics {
-		indexes = append(indexes, c.guest)
+		guest := g.Index(c.mac)
+		if guest == 0 {
+			return fmt.Errorf("the guest has no NIC with the address %s", c.mac)
+		}
+		indexes = append(indexes, guest)
 		if c.link == nil {
 			to.nics = append(to.nics, nicState{name: spareName(i)})
 			continue
 		}
 		a := c.link.Attrs()
-		index[a.Index] = c.guest
-		up[c.guest] = isUp(c.link)
+		index[a.Index], up[guest] = guest, isUp(c.link)
 		to.nics = append(to.nics, nicState{name: a.Name, mac: string(a.HardwareAddr), mtu: a.MTU, up: isUp(c.link)})
 	}
 	var err error
@@ -222,26 +221,6 @@ func (n *Network) tell(ctx context.Context, g Guest, s *snapshot) error {
 		return err
 	}
 	n.guest = to
-	return nil
-}
-
-// learn asks once for the NICs' indexes in the guest.
-func (n *Network) learn(ctx context.Context, g Guest) error {
-	if n.known {
-		return nil
-	}
-	indexes, err := g.Interfaces(ctx)
-	if err != nil {
-		return err
-	}
-	for _, c := range n.nics {
-		index, ok := indexes[c.mac.String()]
-		if !ok {
-			return fmt.Errorf("the guest has no NIC with the address %s", c.mac)
-		}
-		c.guest = index
-	}
-	n.known = true
 	return nil
 }
 

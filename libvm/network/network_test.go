@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
 )
 
 // newNamespace makes a network namespace that ends with the test.
@@ -67,37 +68,28 @@ func sh(t *testing.T, ns *Namespace, script string) string {
 
 // fakeGuest is a guest whose kernel is a namespace of this one.
 type fakeGuest struct {
-	t    *testing.T
-	ns   *Namespace
-	asks int   // counts calls of Rtnetlink
-	fail error // is what the next one comes to
+	t     *testing.T
+	ns    *Namespace
+	index map[string]int // of NICs, by their MACs
+	asks  int            // counts calls of Rtnetlink
+	fail  error          // is what the next one comes to
 }
 
 // newGuest makes a guest with n NICs, and their MACs.
 func newGuest(t *testing.T, n int) (*fakeGuest, []net.HardwareAddr) {
 	t.Helper()
-	g := &fakeGuest{t: t, ns: newNamespace(t)}
+	g := &fakeGuest{t: t, ns: newNamespace(t), index: map[string]int{}}
 	var macs []net.HardwareAddr
 	for i := range n {
-		macs = append(macs, net.HardwareAddr{2, 'r', 'u', 'n', 'm', byte(i)})
-		sh(t, g.ns, fmt.Sprintf("ip link add eth%d address %s type veth peer name other%[1]d; ip link set other%[1]d up", i, macs[i]))
+		macs = append(macs, api.NICMAC(byte(i)))
+		index := 10 + i
+		g.index[macs[i].String()] = index
+		sh(t, g.ns, fmt.Sprintf("ip link add spare%d index %d address %s type veth peer name other%[1]d; ip link set other%[1]d up", i, index, macs[i]))
 	}
 	return g, macs
 }
 
-func (g *fakeGuest) Interfaces(context.Context) (map[string]int, error) {
-	h, err := netlink.NewHandleAt(g.ns.handle())
-	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
-	links, err := h.LinkList()
-	indexes := map[string]int{}
-	for _, l := range links {
-		indexes[l.Attrs().HardwareAddr.String()] = l.Attrs().Index
-	}
-	return indexes, err
-}
+func (g *fakeGuest) Index(mac net.HardwareAddr) int { return g.index[mac.String()] }
 
 func (g *fakeGuest) Rtnetlink(_ context.Context, messages [][]byte) (answers []unix.Errno, err error) {
 	g.asks++

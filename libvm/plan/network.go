@@ -2,11 +2,11 @@ package plan
 
 import (
 	"errors"
-	"net"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/config"
 	"github.com/runm/runm/libvm/vmm"
 )
@@ -29,8 +29,7 @@ func (p *Plan) nics(l *specs.Linux, c config.Config, h Host) ([]vmm.NIC, error) 
 	}
 	var list []vmm.NIC
 	for i := range c.NICs {
-		// Locally administered (IEEE 802), "runm", and the number.
-		list = append(list, vmm.NIC{MAC: net.HardwareAddr{0x02, 'r', 'u', 'n', 'm', byte(i)}})
+		list = append(list, vmm.NIC{MAC: api.NICMAC(byte(i))})
 	}
 	return list, nil
 }
