@@ -164,7 +164,7 @@ func (w *wiring) close() {
 
 // resolve offers the namespace's DNS server to the guest, once there is one.
 func (w *wiring) resolve(ctx context.Context) error {
-	found, err := w.net.HasResolver()
+	found, err := w.net.FindResolver()
 	if err != nil || !found {
 		return err
 	}

@@ -36,6 +36,8 @@ type Network struct {
 	nics   []*nic
 	// guest is what the guest has: at first only NICs that are set aside.
 	guest state
+	// resolving: the namespace has a DNS server, which may ask others.
+	resolving bool
 }
 
 // nic is one of the machine's NICs.
@@ -177,6 +179,12 @@ func (n *Network) connect(c *nic, l netlink.Link) error {
 	}
 	if err := redirect(h, l, c.tap); err != nil {
 		return errors.Join(err, unredirect(h, c.tap))
+	}
+	if !n.resolving {
+		return nil
+	}
+	if err := exempt(h, l, c.tap); err != nil {
+		return errors.Join(err, unredirect(h, l), unredirect(h, c.tap))
 	}
 	return nil
 }

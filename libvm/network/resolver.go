@@ -24,19 +24,33 @@ const (
 	questionTime = 15 * time.Second
 )
 
-// HasResolver reports whether somebody serves DNS in the namespace as Docker
+// FindResolver reports whether somebody serves DNS in the namespace as Docker
 // does: by a UDP socket at 127.0.0.11, of any port, to which rules of the
-// namespace lead port 53.
-func (n *Network) HasResolver() (found bool, err error) {
+// namespace lead port 53. That server asks others from the namespace, and from
+// now on their answers find it: its sockets get ports of a range of their own,
+// whose DNS answers are not the machine's.
+func (n *Network) FindResolver() (found bool, err error) {
 	err = n.ns.Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/udp")
 		if err != nil {
 			return fmt.Errorf("sockets of the namespace: %w", err)
 		}
 		found = listens(string(text), net.ParseIP(api.Resolver))
-		return nil
+		if !found || n.resolving {
+			return nil
+		}
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte(ownPortsRange), 0)
 	})
-	return found, err
+	if err != nil || !found || n.resolving {
+		return found, err
+	}
+	for _, c := range n.nics {
+		if c.link != nil {
+			err = errors.Join(err, exempt(n.reader.handle, c.link, c.tap))
+		}
+	}
+	n.resolving = true
+	return true, err
 }
 
 // listens looks in /proc/net/udp for a socket bound to ip. An address is there

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // resolverIP is where Docker's DNS server is.
@@ -24,7 +25,7 @@ func TestResolver(t *testing.T) {
 	ns := l.netns()
 	ns.plug("eth0", "10.77.0.2/24")
 	ns.sh("ip link set lo up")
-	server := l.serveDNS(ns)
+	server := l.serveDNS(ns, resolverIP, answer)
 	other := &atomic.Int32{}
 	l.must(ns.do(func() error { return countConnections(l, resolverIP+":80", other) }))
 
@@ -70,7 +71,7 @@ func TestResolverLater(t *testing.T) {
 	}
 	ns := c.netns()
 	ns.sh("ip link set lo up")
-	l.serveDNS(ns)
+	l.serveDNS(ns, resolverIP, answer)
 	ns.plug("eth0", "10.77.0.2/24")
 	l.waitFor("an answer", func() bool {
 		r := c.try("exec", c.id, "guest", "resolve", "tcp", resolverIP+":53", "web.example")
@@ -78,19 +79,73 @@ func TestResolverLater(t *testing.T) {
 	})
 }
 
-// dnsServer knows web.example, 10.9.8.7, and counts who asks.
-type dnsServer struct{ udp, tcp atomic.Int32 }
+// TestResolverAsksOthers: as Docker's server does for names that are not
+// containers', from a socket in the namespace. The answer finds it, and what else
+// comes from port 53 is the container's.
+func TestResolverAsksOthers(t *testing.T) {
+	l := newLab(t)
+	ns := l.netns()
+	ns.plug("eth0", "10.77.0.2/24", "fd00:77::2/64")
+	ns.sh("ip link set lo up")
+	outside := l.serveDNS(l.out, "10.77.0.1", answer)
+	six := l.serveDNS(l.out, "fd00:77::1", answer)
+	var asked []byte
+	l.serveDNS(ns, resolverIP, func(question []byte) []byte {
+		asked = append([]byte(nil), question...)
+		return forward(ns, "10.77.0.1:53", question)
+	})
+	c := l.container(ns.path)
+	c.run()
+	l.contains(c.sh("guest resolve udp "+resolverIP+":53 web.example"), "10.9.8.7")
+	l.contains(c.sh("guest resolve tcp "+resolverIP+":53 web.example"), "10.9.8.7")
+	if outside.udp.Load() == 0 {
+		t.Error("the outer server was not asked")
+	}
+	if got := forward(ns, "[fd00:77::1]:53", asked); len(got) == 0 || six.udp.Load() == 0 {
+		t.Error("by IPv6 there is no answer")
+	}
+	// The container asks the outer server itself.
+	l.contains(c.sh("guest resolve udp 10.77.0.1:53 web.example; guest resolve tcp 10.77.0.1:53 web.example"), "10.9.8.7\n10.9.8.7")
+}
 
-// serveDNS serves port 53 of 127.0.0.11 in ns until the end of the test.
-func (l *lab) serveDNS(ns netns) *dnsServer {
-	l.t.Helper()
-	s := &dnsServer{}
-	l.must(ns.do(func() error {
-		udp, err := net.ListenPacket("udp4", resolverIP+":53")
+// forward asks a server by UDP from the namespace.
+func forward(ns netns, server string, question []byte) (answer []byte) {
+	_ = ns.do(func() error {
+		c, err := net.Dial("udp", server)
 		if err != nil {
 			return err
 		}
-		tcp, err := net.Listen("tcp4", resolverIP+":53")
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(soon)); err != nil {
+			return err
+		}
+		if _, err := c.Write(question); err != nil {
+			return err
+		}
+		buffer := make([]byte, 1<<16)
+		n, err := c.Read(buffer)
+		answer = buffer[:n]
+		return err
+	})
+	return answer
+}
+
+// dnsServer counts who asks.
+type dnsServer struct {
+	udp, tcp atomic.Int32
+	answer   func(question []byte) []byte
+}
+
+// serveDNS serves port 53 of an address in ns until the end of the test.
+func (l *lab) serveDNS(ns netns, at string, answer func([]byte) []byte) *dnsServer {
+	l.t.Helper()
+	s := &dnsServer{answer: answer}
+	l.must(ns.do(func() error {
+		udp, err := net.ListenPacket("udp", net.JoinHostPort(at, "53"))
+		if err != nil {
+			return err
+		}
+		tcp, err := net.Listen("tcp", net.JoinHostPort(at, "53"))
 		if err != nil {
 			return err
 		}
@@ -110,7 +165,7 @@ func (s *dnsServer) serveUDP(c net.PacketConn) {
 			return
 		}
 		s.udp.Add(1)
-		_, _ = c.WriteTo(answer(buffer[:n]), from)
+		_, _ = c.WriteTo(s.answer(buffer[:n]), from)
 	}
 }
 
@@ -132,7 +187,7 @@ func (s *dnsServer) serveTCP(l net.Listener) {
 				if _, err := io.ReadFull(c, question); err != nil {
 					return
 				}
-				a := answer(question)
+				a := s.answer(question)
 				if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...)); err != nil {
 					return
 				}
