@@ -18,10 +18,11 @@ const coldTarget = 1.8
 // machineTime bounds a floor; a machine that does not end is an error.
 const machineTime = 2 * time.Minute
 
-// floorConfig is runm's machine with another initramfs and an empty share.
+// floorConfig is runm's machine with another initramfs, an empty share and no
+// network.
 func (b *bench) floorConfig(initrd, share string) *vmm.Config {
 	c := b.plan.Machine
-	c.Initrd = initrd
+	c.Initrd, c.NICs = initrd, nil
 	c.Shares = []vmm.Share{{Type: c.Shares[0].Type, Tag: c.Shares[0].Tag, Path: share}}
 	return &c
 }
