@@ -150,7 +150,7 @@ func code(err error) codes.Code {
 	case is(errExecStopped, errExecPaused, libcontainer.ErrNotRunning, libcontainer.ErrNotPaused,
 		libcontainer.ErrPaused, libcontainer.ErrRunning, errNoTerminal, errVersion, errShareBusy):
 		return codes.FailedPrecondition
-	case is(errID, libcontainer.ErrInvalidID, errRootfs, errProcess, errEntropy, errShareType):
+	case is(errID, libcontainer.ErrInvalidID, errRootfs, errProcess, errEntropy, errShareType, errNamespace):
 		return codes.InvalidArgument
 	case is(context.DeadlineExceeded):
 		return codes.DeadlineExceeded
@@ -222,7 +222,7 @@ func (s *server) create(st *stdioStreams, req *api.CreateRequest) (c *container,
 			s.containers[id] = c
 		}
 	}()
-	return newContainer(st, s.reap, req)
+	return newContainer(st, s.reap, req, s.initPid)
 }
 
 // container returns a created container.

@@ -28,6 +28,10 @@ const (
 	BindsDir  = "binds"
 )
 
+// NamespaceOf and a container's id in the place of a namespace's path in a
+// CreateRequest's spec name that container's namespace of the same type.
+const NamespaceOf = "container:"
+
 // MaxMessage bounds one message in bytes, either way.
 const MaxMessage = 4 << 20
 

@@ -30,7 +30,7 @@ const Socket = "control.sock"
 // maxMessage bounds one message in bytes, maxFiles the descriptors on it.
 const (
 	maxMessage = 8 << 20
-	maxFiles   = 8
+	maxFiles   = 250 // the kernel takes 253 (SCM_MAX_FD)
 )
 
 // ErrGone means that no monitor listens: the container is stopped.

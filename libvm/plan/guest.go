@@ -33,7 +33,7 @@ func (p *Plan) guest(b *bundle.Bundle, h Host) error {
 	if l == nil {
 		l = &specs.Linux{}
 	}
-	p.Guest.Linux = p.guestLinux(l)
+	p.Guest.Linux = p.guestLinux(l, h.Pod)
 	p.inheritHostname(h.Hostname)
 	p.mounts(b)
 	return nil
@@ -42,24 +42,28 @@ func (p *Plan) guest(b *bundle.Bundle, h Host) error {
 // inheritHostname gives a container that has no hostname of its own the one it
 // would inherit under runc. It takes a UTS namespace to set one.
 func (p *Plan) inheritHostname(name string) {
+	isUTS := func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace }
+	uts := slices.IndexFunc(p.Guest.Linux.Namespaces, isUTS)
+	if uts >= 0 && p.Guest.Linux.Namespaces[uts].Path != "" {
+		return // another container's, with its name
+	}
 	if p.Guest.Hostname != "" || name == "" {
 		return
 	}
 	p.Guest.Hostname = name
-	isUTS := func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace }
-	if !slices.ContainsFunc(p.Guest.Linux.Namespaces, isUTS) {
+	if uts < 0 {
 		p.Guest.Linux.Namespaces = append(p.Guest.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UTSNamespace})
 	}
 }
 
-func (p *Plan) guestLinux(l *specs.Linux) *specs.Linux {
+func (p *Plan) guestLinux(l *specs.Linux, pod *Pod) *specs.Linux {
 	return &specs.Linux{
 		UIDMappings:       slices.Clone(l.UIDMappings),
 		GIDMappings:       slices.Clone(l.GIDMappings),
 		Sysctl:            maps.Clone(l.Sysctl),
 		Resources:         GuestResources(l.Resources),
 		CgroupsPath:       "/" + p.ID,
-		Namespaces:        p.namespaces(l.Namespaces),
+		Namespaces:        p.namespaces(l.Namespaces, pod),
 		Devices:           devices(l.Devices),
 		Seccomp:           l.Seccomp,
 		RootfsPropagation: l.RootfsPropagation,
@@ -82,29 +86,36 @@ func devices(list []specs.LinuxDevice) []specs.LinuxDevice {
 	return out
 }
 
-// namespaces are the ones to make in the guest. None is ever joined there.
+// namespaces are the ones to make or to join in the guest.
 //
 //   - network: never a new one; the guest's own network stack is the
-//     container's.
+//     container's, or, in a pod, all containers'.
 //   - mount: always a new one; libcontainer cannot do without.
 //   - cgroup: always a new one, so that /sys/fs/cgroup shows the container's
 //     own limits. On a v1 host clients name none, and runc mounts the
 //     container's cgroups there; on v2, without one, a container would have to
 //     look for its own among the guest's.
-//   - the others: a new one if config.json names one. One that is given by
-//     path is another container's, in another kernel: a new one is as close as
-//     the guest can come. One that is absent means the kernel's own.
-func (p *Plan) namespaces(namespaces []specs.LinuxNamespace) []specs.LinuxNamespace {
+//   - the others: a new one if config.json names one, or that of another
+//     container of the pod. Another one that is given by path is in another
+//     kernel: a new one is as close as the guest can come. One that is absent
+//     means the kernel's own.
+func (p *Plan) namespaces(namespaces []specs.LinuxNamespace, pod *Pod) []specs.LinuxNamespace {
 	guest := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
 	for i, n := range namespaces {
+		owner := pod.owner(n)
 		switch n.Type {
 		case specs.NetworkNamespace:
 			continue
 		case specs.MountNamespace, specs.CgroupNamespace:
+			owner = ""
 		default:
-			guest = append(guest, specs.LinuxNamespace{Type: n.Type})
+			joined := specs.LinuxNamespace{Type: n.Type}
+			if owner != "" {
+				joined.Path = api.NamespaceOf + owner
+			}
+			guest = append(guest, joined)
 		}
-		if n.Path != "" {
+		if n.Path != "" && owner == "" {
 			p.warn(fmt.Sprintf("linux.namespaces[%d].path", i),
 				"the host's side joins %s; in the guest the %s namespace is the container's own.", n.Path, n.Type)
 		}

@@ -24,6 +24,7 @@ func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 	if s.Linux != nil && s.Linux.Resources != nil {
 		r = *s.Linux.Resources
 	}
+	r = sandboxResources(s, r)
 	memory, err := p.memory(r.Memory, c, h)
 	if err != nil {
 		return err

@@ -31,13 +31,24 @@ type Host struct {
 	// HostNetwork: the network namespace that config.json gives by path is the
 	// host's own.
 	HostNetwork bool
+	// Pod is the machine that the container joins, nil for one of its own.
+	Pod *Pod
+}
+
+// Pod is a machine that runs.
+type Pod struct {
+	// Owners are the ids of the containers in it whose namespaces config.json
+	// names, by the namespace's path.
+	Owners map[string]string
+	// MemoryMiB is what the machine has.
+	MemoryMiB int
 }
 
 // Plan is what create decided before it touched anything.
 type Plan struct {
 	ID string
 	// Machine has one share, whose Path is "": the monitor fills in its
-	// staging directory.
+	// staging directory. A container that joins a machine has none.
 	Machine vmm.Config
 	// Rootfs is shown to the guest at rootfs/<id>.
 	Rootfs Bind
@@ -67,7 +78,9 @@ func Make(id string, b *bundle.Bundle, c config.Config, h Host) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{ID: id, Warnings: slices.Clone(b.Warnings)}
-	if err := p.machine(b.Spec, c, h); err != nil {
+	if h.Pod != nil {
+		p.join(b.Spec, h.Pod)
+	} else if err := p.machine(b.Spec, c, h); err != nil {
 		return nil, err
 	}
 	p.Rootfs = Bind{

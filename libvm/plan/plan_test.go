@@ -236,7 +236,7 @@ func TestNamespaces(t *testing.T) {
 	} {
 		var p Plan
 		var got []string
-		for _, n := range p.namespaces(namespaces(in)) {
+		for _, n := range p.namespaces(namespaces(in), nil) {
 			if n.Path != "" {
 				t.Errorf("%s: the guest would join %s", in, n.Path)
 			}

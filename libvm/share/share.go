@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -41,31 +40,74 @@ func New(dir string) (*Staging, error) {
 	return &Staging{Dir: dir}, nil
 }
 
-// Add shows b's source at b's target.
+// Add shows b's source, in the caller's mount namespace, at b's target.
 func (s *Staging) Add(b plan.Bind) error {
+	tree, err := Open(b)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	return s.Attach(b, tree)
+}
+
+// Open returns a copy of the mounts at b's source in the caller's mount
+// namespace, attached nowhere: a monitor's namespace does not have what was
+// mounted after the monitor was started. The source is named for good; later
+// renames change nothing.
+func Open(b plan.Bind) (*os.File, error) {
+	src, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "mount source", Path: b.Source, Err: err}
+	}
+	defer unix.Close(src)
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
+	if b.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	tree, err := unix.OpenTree(src, "", flags)
+	if err != nil {
+		return nil, fmt.Errorf("copy the mount of %s: %w", b.Source, err)
+	}
+	return os.NewFile(uintptr(tree), b.Source), nil
+}
+
+// Attach shows tree, which Open returned for b, at b's target.
+func (s *Staging) Attach(b plan.Bind, tree *os.File) error {
 	target := filepath.Join(s.Dir, b.Target)
 	if err := makeMountpoint(target, b.Dir); err != nil {
 		return fmt.Errorf("stage %s: %w", b.Source, err)
 	}
-	// One open names the source for good; later renames change nothing.
-	src, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "mount source", Path: b.Source, Err: err}
-	}
-	defer unix.Close(src)
-	flags := uintptr(unix.MS_BIND)
-	if b.Recursive {
-		flags |= unix.MS_REC
-	}
-	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(src), target, "", flags, ""); err != nil {
+	fd := int(tree.Fd())
+	// What the host unmounts goes here too, and nothing goes the other way.
+	slave := unix.MountAttr{Propagation: unix.MS_SLAVE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &slave); err != nil {
 		return fmt.Errorf("stage %s: %w", b.Source, err)
 	}
-	if !b.ReadOnly {
-		return nil
+	if b.ReadOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fmt.Errorf("stage %s read-only: %w", b.Source, err)
+		}
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(unix.AT_FDCWD, target, 0, &attr); err != nil {
-		return fmt.Errorf("stage %s read-only: %w", b.Source, err)
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("stage %s: %w", b.Source, err)
+	}
+	return nil
+}
+
+// Detach takes b's target away again. A guest that has files of it open keeps
+// those.
+func (s *Staging) Detach(b plan.Bind) error {
+	target := filepath.Join(s.Dir, b.Target)
+	err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil // not attached
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s from the staging directory: %w", b.Source, err)
+	}
+	// The empty mount point, in our own tmpfs, and what was made for it alone.
+	for dir := target; dir != s.Dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
 	}
 	return nil
 }

@@ -1,0 +1,85 @@
+package plan
+
+import (
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Annotations of clients that make pods (clients.md, section 4).
+const (
+	criContainerType  = "io.kubernetes.cri.container-type"
+	criSandboxID      = "io.kubernetes.cri.sandbox-id"
+	criSandboxMemory  = "io.kubernetes.cri.sandbox-memory"
+	criSandboxQuota   = "io.kubernetes.cri.sandbox-cpu-quota"
+	criSandboxPeriod  = "io.kubernetes.cri.sandbox-cpu-period"
+	crioContainerType = "io.kubernetes.cri-o.ContainerType"
+	crioSandboxID     = "io.kubernetes.cri-o.SandboxID"
+
+	typeContainer = "container"
+	typeSandbox   = "sandbox"
+)
+
+// SandboxOf is the id of the container whose machine the container id is to
+// join by its annotations; "" if they say nothing.
+func SandboxOf(id string, annotations map[string]string) string {
+	var sandbox string
+	switch {
+	case annotations[criContainerType] == typeContainer:
+		sandbox = annotations[criSandboxID]
+	case annotations[crioContainerType] == typeContainer:
+		sandbox = annotations[crioSandboxID]
+	case annotations[crioContainerType] == "":
+		// podman gives its pods' members this and nothing else.
+		sandbox = annotations[crioSandboxID]
+	}
+	if sandbox == id {
+		return ""
+	}
+	return sandbox
+}
+
+// owner is the id of the container in pod that n is a namespace of, or "".
+func (pod *Pod) owner(n specs.LinuxNamespace) string {
+	if pod == nil {
+		return ""
+	}
+	return pod.Owners[n.Path]
+}
+
+// join notes what a machine that runs already cannot give.
+func (p *Plan) join(s *specs.Spec, pod *Pod) {
+	if l := s.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
+		limit := l.Resources.Memory.Limit
+		if limit != nil && *limit>>20 > int64(pod.MemoryMiB) && *limit < noLimit {
+			p.warn("linux.resources.memory.limit", "%d MiB are more than the %d that the pod's machine has.", *limit>>20, pod.MemoryMiB)
+		}
+	}
+}
+
+// sandboxResources are what a pod's machine must have: by the sum of its
+// containers that containerd announces with the sandbox, where it does.
+func sandboxResources(s *specs.Spec, r specs.LinuxResources) specs.LinuxResources {
+	if s.Annotations[criContainerType] != typeSandbox {
+		return r
+	}
+	number := func(name string) int64 {
+		n, err := strconv.ParseInt(s.Annotations[name], 10, 64)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	if limit := number(criSandboxMemory); limit > 0 {
+		r.Memory = &specs.LinuxMemory{Limit: &limit}
+	}
+	if quota := number(criSandboxQuota); quota > 0 {
+		cpu := specs.LinuxCPU{Quota: &quota}
+		if period := number(criSandboxPeriod); period > 0 {
+			unsigned := uint64(period)
+			cpu.Period = &unsigned
+		}
+		r.CPU = &cpu
+	}
+	return r
+}
