@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -23,6 +24,8 @@ import (
 	"github.com/runm/runm/libvm/hooks"
 	"github.com/runm/runm/libvm/monitor"
 	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/store"
 	"github.com/runm/runm/libvm/undo"
 )
@@ -47,6 +50,7 @@ type CreateOpts struct {
 type Prepared struct {
 	opts   CreateOpts
 	bundle *bundle.Bundle
+	pod    *pod // nil for a machine of its own
 	setup  monitor.Setup
 }
 
@@ -81,9 +85,16 @@ func Prepare(o CreateOpts) (*Prepared, error) {
 		return nil, fmt.Errorf("find runm's own files: %w", err)
 	}
 	assets := cfg.FindAssets(exe)
+	pod, err := findPod(o.Root, o.ID, b.Spec)
+	if err != nil {
+		return nil, err
+	}
 	h, err := host(b.Spec, cfg, assets)
 	if err != nil {
 		return nil, err
+	}
+	if pod != nil {
+		h.Pod = &pod.plan
 	}
 	p, err := plan.Make(o.ID, b, cfg, h)
 	if err != nil {
@@ -95,7 +106,7 @@ func Prepare(o CreateOpts) (*Prepared, error) {
 	for _, u := range b.Unknown {
 		logrus.Debugf("config.json: unknown property %s is ignored", u)
 	}
-	return &Prepared{opts: o, bundle: b, setup: monitor.Setup{
+	return &Prepared{opts: o, bundle: b, pod: pod, setup: monitor.Setup{
 		Root: o.Root, ID: o.ID, Bundle: b.Dir, Plan: *p, Spec: b.Spec, Systemd: o.Systemd,
 		Owner: owner(), QEMU: assets.QEMU, Virtiofsd: assets.Virtiofsd,
 		BootSeconds: cfg.BootTimeoutSeconds, Flags: o.Flags, Debug: o.Debug,
@@ -137,7 +148,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	defer holderEnd.Close()
-	m, err := p.startMonitor(monitorEnd)
+	m, err := p.reachMonitor(monitorEnd)
 	monitorEnd.Close()
 	if err != nil {
 		return nil, err
@@ -146,7 +157,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	u.Push(func() error { return p.abandon(m) })
 	// Whatever we wait for, the monitor or the holder, ends with the
 	// connection.
-	uninterrupted := context.AfterFunc(ctx, func() { m.conn.Close() })
+	uninterrupted := context.AfterFunc(ctx, m.cancel)
 	defer uninterrupted()
 	defer func() {
 		if err != nil && ctx.Err() != nil {
@@ -165,7 +176,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	holderEnd.Close()
 	u.Push(func() error {
 		// The holder ends when the monitor has closed its end.
-		m.conn.Close()
+		m.cancel()
 		_, _ = h.Wait()
 		return nil
 	})
@@ -253,58 +264,121 @@ func (p *Prepared) tty() *os.File {
 
 // monitorProcess is the monitor as create sees it.
 type monitorProcess struct {
-	cmd    *exec.Cmd
+	id     proc.ID
+	cmd    *exec.Cmd // nil for one that another create started
 	conn   *control.Conn
 	steps  chan monitor.Step
 	failed chan error // the monitor's last word, once
+	gone   chan struct{}
 }
 
-// startMonitor starts the monitor out of the caller's reach: in a session of
-// its own, with a copy of the mount namespace, and none of the caller's files
-// but the container's.
-func (p *Prepared) startMonitor(holderConn *os.File) (*monitorProcess, error) {
+// cancel tells the monitor that create does not want the container any more.
+func (m *monitorProcess) cancel() { _ = m.conn.CloseWrite() }
+
+// reachMonitor starts a monitor, or joins the pod's, and hands it the setup.
+func (p *Prepared) reachMonitor(holderConn *os.File) (*monitorProcess, error) {
 	ours, theirs, err := control.Pair()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
+	m := &monitorProcess{steps: make(chan monitor.Step, 8), failed: make(chan error, 1), gone: make(chan struct{})}
+	var trees []*os.File
+	if p.pod == nil {
+		err = p.startMonitor(m, theirs, holderConn)
+	} else if trees, err = p.openTrees(); err == nil {
+		err = p.joinMonitor(m, theirs, holderConn)
+	}
+	defer closeAll(trees)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	if m.conn, err = control.NewConn(ours); err != nil {
+		return nil, err
+	}
+	if err := m.conn.Send(p.setup, trees...); err != nil {
+		m.conn.Close()
+		return nil, fmt.Errorf("talk to the monitor: %w", err)
+	}
+	go m.listen()
+	return m, nil
+}
+
+// openTrees opens the container's files for a monitor whose mount namespace may
+// not have them.
+func (p *Prepared) openTrees() (trees []*os.File, err error) {
+	for _, b := range append(slices.Clone(p.setup.Plan.Binds), p.setup.Plan.Rootfs) {
+		tree, err := share.Open(b)
+		if err != nil {
+			closeAll(trees)
+			return nil, err
+		}
+		trees = append(trees, tree)
+	}
+	return trees, nil
+}
+
+// joinMonitor asks the pod's monitor to take the container in.
+func (p *Prepared) joinMonitor(m *monitorProcess, create, holder *os.File) error {
+	member := p.pod.member
+	conn, err := control.Dial(string(member.dir))
+	if err != nil {
+		return fmt.Errorf("join the machine of container %q: %w", member.ID(), err)
+	}
+	defer conn.Close()
+	var a monitor.Reply
+	err = conn.Send(monitor.Request{Op: monitor.OpJoin, ID: member.ID()}, append([]*os.File{create, holder}, p.opts.Stdio...)...)
+	if err == nil {
+		_, err = conn.Recv(&a)
+	}
+	if err == nil {
+		err = replyError(&a)
+	}
+	if err != nil {
+		return fmt.Errorf("join the machine of container %q: %w", member.ID(), err)
+	}
+	m.id = member.State.Monitor
+	return nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// startMonitor starts the monitor out of the caller's reach: in a session of
+// its own, with a copy of the mount namespace, and none of the caller's files
+// but the container's.
+func (p *Prepared) startMonitor(m *monitorProcess, create, holder *os.File) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer null.Close()
 	stdio := append([]*os.File{}, p.opts.Stdio...)
 	for len(stdio) < 3 {
 		stdio = append(stdio, null)
 	}
-	cmd := &exec.Cmd{
+	m.cmd = &exec.Cmd{
 		Path: "/proc/self/exe",
 		Args: []string{monitor.Arg0, p.opts.ID}, // the id is for ps
 		Dir:  "/",
 		// Memory is counted for each container: collect early.
 		Env:         []string{"PATH=" + os.Getenv("PATH"), "GOGC=50", "HOME=/"},
-		ExtraFiles:  append([]*os.File{theirs, holderConn}, stdio...),
+		ExtraFiles:  append([]*os.File{create, holder}, stdio...),
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
 	}
-	if err := cmd.Start(); err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("start the monitor: %w", err)
+	if err := m.cmd.Start(); err != nil {
+		return fmt.Errorf("start the monitor: %w", err)
 	}
-	conn, err := control.NewConn(ours)
-	if err != nil {
-		return nil, err
-	}
-	m := &monitorProcess{cmd: cmd, conn: conn, steps: make(chan monitor.Step, 8), failed: make(chan error, 1)}
-	if err := conn.Send(p.setup); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("start the monitor: %w", err)
-	}
-	go m.listen()
-	return m, nil
+	return nil
 }
 
 // listen sorts what the monitor says.
 func (m *monitorProcess) listen() {
+	defer close(m.gone)
 	for {
 		var s monitor.Step
 		if _, err := m.conn.Recv(&s); err != nil {
@@ -359,12 +433,19 @@ func (m *monitorProcess) send(s monitor.Step, answer monitor.StepKind) error {
 	return m.expect(answer)
 }
 
-// abandon ends a monitor whose container is not wanted and waits until it has
+// abandon is for a container that is not wanted: it waits until the monitor has
 // undone everything. What one that was killed could not undo is undone here.
 func (p *Prepared) abandon(m *monitorProcess) error {
-	m.conn.Close()
-	_ = m.cmd.Wait()
-	if m.cmd.ProcessState == nil || m.cmd.ProcessState.Exited() {
+	defer m.conn.Close()
+	m.cancel()
+	<-m.gone
+	if m.cmd != nil {
+		_ = m.cmd.Wait()
+		if m.cmd.ProcessState == nil || m.cmd.ProcessState.Exited() {
+			return nil
+		}
+		m.id.Pid = m.cmd.Process.Pid
+	} else if m.id.Alive() {
 		return nil
 	}
 	c, err := Load(p.opts.Root, p.opts.ID)
@@ -374,7 +455,7 @@ func (p *Prepared) abandon(m *monitorProcess) error {
 	if err != nil {
 		return err
 	}
-	if c.State.Monitor.Pid != m.cmd.Process.Pid {
+	if c.State.Monitor.Pid != m.id.Pid {
 		return nil // another's
 	}
 	if err := c.destroy(); err != nil {

@@ -165,10 +165,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if !force && ending {
 		// `kill ID KILL` and then `delete ID` is what people type, and with
 		// runc the one is done when the other comes.
-		wait, cancel := context.WithTimeout(ctx, killGrace)
-		err := c.State.Monitor.Wait(wait)
-		cancel()
-		if err == nil {
+		if err := c.waitEnd(ctx); err == nil {
 			status = specs.StateStopped
 		}
 	}
@@ -188,9 +185,7 @@ func (c *Container) destroy() error {
 		// die with it.
 		_, err := c.ask(monitor.Request{Op: monitor.OpDestroy})
 		if err == nil || isGone(err) {
-			ctx, cancel := context.WithTimeout(context.Background(), killGrace)
-			err = c.State.Monitor.Wait(ctx)
-			cancel()
+			err = c.waitEnd(context.Background())
 		}
 		if err != nil {
 			if err := c.State.Monitor.Kill(killGrace); err != nil {
@@ -199,6 +194,17 @@ func (c *Container) destroy() error {
 		}
 	}
 	return c.State.Holder.Kill(killGrace)
+}
+
+// waitEnd waits for the end of what the container has for itself: its machine's
+// monitor, or, in a pod, its holder, which ends after all else of it.
+func (c *Container) waitEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, killGrace)
+	defer cancel()
+	if c.State.Pod {
+		return c.State.Holder.Wait(ctx)
+	}
+	return c.State.Monitor.Wait(ctx)
 }
 
 // remove takes away what a dead container left, and runs its last hooks.

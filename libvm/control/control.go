@@ -194,6 +194,9 @@ func (c *Conn) recvBody(size uint32, v any) error {
 // SetDeadline bounds the calls to come; the zero time lifts the bound.
 func (c *Conn) SetDeadline(t time.Time) error { return c.c.SetDeadline(t) }
 
+// CloseWrite tells the peer that nothing more comes; what it says can be read.
+func (c *Conn) CloseWrite() error { return c.c.CloseWrite() }
+
 // Close ends the connection.
 func (c *Conn) Close() error { return c.c.Close() }
 

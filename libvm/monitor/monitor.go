@@ -1,44 +1,36 @@
 //go:build linux
 
 // Package monitor is the host process that owns one machine: its share, its
-// VMM, its control socket, and the container's files for input and output.
+// VMM, its network, and the containers in it, each with its control socket and
+// its files for input and output. There is one container but in a pod.
 //
-// One goroutine owns the state (loop.go); what takes time runs beside it and
-// reports. What must be undone is undone by the monitor, because the commands
-// may be killed at any time. What dies with the monitor, and is therefore
-// never left behind, is its mount namespace, its children (PDEATHSIG) and its
-// open files.
+// One goroutine owns the state (Main's loop); what takes time runs beside it
+// and reports. What must be undone is undone by the monitor, because the
+// commands may be killed at any time. What dies with the monitor, and is
+// therefore never left behind, is its mount namespace, its children
+// (PDEATHSIG) and its open files.
 package monitor
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"sync/atomic"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
-	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/control"
-	"github.com/runm/runm/libvm/holder"
 	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
-	"github.com/runm/runm/libvm/store"
-	"github.com/runm/runm/libvm/undo"
 	"github.com/runm/runm/libvm/vmm"
 )
 
 // Arg0 is the name under which runm is this process.
 const Arg0 = "runm-monitor"
 
-// Descriptors the monitor is started with.
+// Descriptors the monitor is started with: those of its first container.
 const (
 	fdCreate = 3 + iota
 	fdHolder
@@ -48,50 +40,29 @@ const (
 // grace bounds how long a process that was killed may take to end.
 const grace = 10 * time.Second
 
-// monitor is the owner's state. Only the goroutine of run touches it.
+// monitor is the machine and its containers. Only the owner's goroutine
+// touches what has no lock of its own.
 type monitor struct {
-	setup  *Setup
-	driver vmm.Driver
-	log    *logrus.Logger
-
-	create   *control.Conn // nil once the container is committed
-	holder   *control.Conn
-	listener *net.UnixListener
-	dir      store.Dir
-	state    *store.State
-	cgroup   *cgroup.Cgroup
-	guest    *guest  // nil until booted
-	wiring   *wiring // nil without NICs, and until booted
-	vcpus    vcpus
-	undo     undo.Stack
+	// setup is that of the first container, which the machine was made for.
+	setup   *Setup
+	driver  vmm.Driver
+	log     *logrus.Logger
+	staging *share.Staging // nil until booted
+	guest   *guest         // nil until booted
+	wiring  *wiring        // nil without NICs, and until booted
+	vcpus   vcpus
 
 	containers map[string]*container
-	execs      int // counts up, names execs
-
-	// waiting are the requests to be answered when create is through.
-	waiting []request
+	payer      *container // the one whose cgroup the machine is in
+	execs      int        // counts up, names execs
 
 	requests chan request
 	results  chan func() // run by the owner
-	joined   chan struct{}
+	// joined is closed when the first holder is in its cgroup.
+	joined chan struct{}
 	// namespace gets the holder's network namespace, if the machine has NICs.
 	namespace chan *network.Namespace
-}
-
-// container is one of the machine's containers; there is one but in a pod.
-type container struct {
-	id     string
-	status specs.ContainerState
-	// ending: init has ended or was sent SIGKILL; its output and its files may
-	// still be on the way. Set from any goroutine.
-	ending atomic.Bool
-	// beforePause is the status that resume restores.
-	beforePause specs.ContainerState
-	stdio       *stdio
-	// pending are signals that came while the machine was paused.
-	pending []Request
-	// waiters are answered at the container's end.
-	waiters []request
+	failed    bool // the first container never came to be
 }
 
 // NewDriver makes the driver of a setup; main chooses which there are.
@@ -112,11 +83,8 @@ func Main(newDriver NewDriver) int {
 	if _, err := create.Recv(&setup); err != nil {
 		return fail(err)
 	}
-	files := []*os.File{}
-	n := 3
-	if setup.Plan.Guest.Process.Terminal {
-		n = 1
-	}
+	var files []*os.File
+	n := stdioFiles(setup.Plan.Guest.Process.Terminal)
 	for fd := fdStdio; fd < fdStdio+3; fd++ {
 		if fd-fdStdio < n {
 			files = append(files, os.NewFile(uintptr(fd), "stdio"))
@@ -134,236 +102,95 @@ func Main(newDriver NewDriver) int {
 		return fail(err)
 	}
 	m := &monitor{
-		setup: &setup, driver: newDriver(&setup), create: create, holder: hold,
-		containers: map[string]*container{},
-		requests:   make(chan request), results: make(chan func(), 16), joined: make(chan struct{}),
-		namespace: make(chan *network.Namespace, 1),
+		setup: &setup, driver: newDriver(&setup), containers: map[string]*container{},
+		requests: make(chan request), results: make(chan func(), 16),
+		joined: make(chan struct{}), namespace: make(chan *network.Namespace, 1),
 	}
-	return m.main(files)
+	c := newContainer(&setup, create, hold)
+	m.admit(c, func() (*made, error) { return m.boot(c, files) })
+	m.own()
+	if m.failed {
+		return 1
+	}
+	return 0
 }
 
-func (m *monitor) main(files []*os.File) int {
-	err := m.accept()
-	if err == nil {
-		err = m.run(files)
-	}
-	if err == nil {
-		return 0
-	}
-	m.fail(err)
-	return 1
-}
-
-// fail undoes everything and then tells create why, so that when create's user
-// reads the error nothing is left.
-func (m *monitor) fail(cause error) {
-	if err := m.undo.Run(); err != nil {
-		cause = fmt.Errorf("%w (and while cleaning up: %w)", cause, err)
-	}
-	if m.create != nil {
-		_ = m.create.Send(Step{Kind: StepFailed, Error: cause.Error()})
-	}
-}
-
-// accept takes the id: from here on the state directory is the monitor's.
-func (m *monitor) accept() error {
-	dir, err := store.Create(m.setup.Root, m.setup.ID)
-	if err != nil {
-		return err
-	}
-	m.dir = dir
-	m.undo.Push(dir.Remove)
-	m.undo.Push(func() error { return share.Remove(m.shareDir()) })
-	m.openLog()
-	self, err := proc.Self()
-	if err != nil {
-		return err
-	}
-	m.state = &store.State{
-		ID: m.setup.ID, Bundle: m.setup.Bundle, Rootfs: m.setup.Plan.Rootfs.Source,
-		Created: time.Now().UTC(), Owner: m.setup.Owner, Spec: m.setup.Spec,
-		Systemd: m.setup.Systemd, Monitor: self,
-		GuestMemoryBytes: int64(m.setup.Plan.Machine.MemoryMiB) << 20,
-	}
-	m.state.OverheadBytes = overhead(m.state.GuestMemoryBytes, m.setup.Spec)
-	if err := dir.Save(m.state); err != nil {
-		return err
-	}
-	if m.listener, err = control.Listen(string(dir)); err != nil {
-		return err
-	}
-	m.undo.Push(m.listener.Close)
-	if err := os.Mkdir(m.shareDir(), 0o700); err != nil {
-		return fmt.Errorf("staging directory: %w", err)
-	}
-	m.cgroup, err = cgroup.New(m.setup.ID, m.setup.Spec, m.setup.Systemd, hostOverhead(m.state), nil)
-	if err != nil {
-		return err
-	}
-	m.log.Debug("monitor has accepted the container")
-	return m.create.Send(Step{Kind: StepAccepted})
-}
-
-func (m *monitor) shareDir() string { return filepath.Join(string(m.dir), store.ShareDir) }
-
-// overhead is the memory in bytes that the host's limit must allow beyond the
-// container's own: the rest of the guest's memory and the VMM.
-func overhead(guest int64, spec *specs.Spec) int64 {
-	if l := spec.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
-		if limit := l.Resources.Memory.Limit; limit != nil && *limit > 0 {
-			guest -= *limit
+// own is the owner's loop: it ends with the last container.
+func (m *monitor) own() {
+	for len(m.containers) > 0 {
+		select {
+		case r := <-m.requests:
+			m.handle(r)
+		case f := <-m.results:
+			f()
 		}
 	}
-	return max(0, guest) + cgroup.VMMMemoryBytes
 }
 
-func hostOverhead(s *store.State) cgroup.Overhead {
-	return cgroup.Overhead{MemoryBytes: s.OverheadBytes, Threads: cgroup.VMMThreads}
-}
-
-func (m *monitor) openLog() {
-	m.log = logrus.New()
-	m.log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano})
-	if m.setup.Debug {
-		m.log.SetLevel(logrus.DebugLevel)
+// beginGuest is called once, when the machine has booted.
+func (m *monitor) beginGuest(b *made) {
+	m.guest = b.guest
+	if b.network != nil {
+		m.wiring = m.wire(b.network)
 	}
-	f, err := os.OpenFile(filepath.Join(string(m.dir), store.LogFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		f, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	}
-	m.log.SetOutput(f)
-	// create may have had nowhere to say them.
-	for _, w := range m.setup.Plan.Warnings {
-		m.log.Warn(w)
-	}
-}
-
-// boot makes share, taps, machine and container, beside the owner.
-func (m *monitor) boot(ctx context.Context, files []*os.File) (_ *booted, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(m.setup.BootSeconds)*time.Second,
-		fmt.Errorf("no answer for %d s (boot_timeout_seconds)", m.setup.BootSeconds))
-	defer cancel()
-	staging, err := share.New(m.shareDir())
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range append(m.setup.Plan.Binds, m.setup.Plan.Rootfs) {
-		if err := staging.Add(b); err != nil {
-			return nil, err
-		}
-	}
-	if err := staging.Alone(m.hostFiles()); err != nil {
-		return nil, err
-	}
-	cfg := m.setup.Plan.Machine
-	cfg.Shares[0].Path = staging.Dir
-	m.log.Debug("files are staged")
-	n, err := m.openTaps(ctx, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil && n != nil {
-			err = errors.Join(err, n.Close())
-		}
+	gone := m.guest.gone
+	go func() {
+		err := <-gone
+		gone <- err // whoever else waits sees it too
+		m.results <- func() { m.machineGone(err) }
 	}()
-	g, err := bootGuest(ctx, m.driver, &cfg, m.setup.Debug, func(v vmm.Machine) error {
-		m.log.Debug("machine executes")
-		return m.joinMachine(ctx, v)
-	})
-	if err != nil {
-		return nil, err
-	}
-	m.log.Debug("agent has answered")
-	io, err := newStdio(g.session, files, m.setup.Plan.Guest.Process.Terminal)
-	if err == nil {
-		io.run()
-		if err = g.create(ctx, m.setup, io); err == nil {
-			m.log.Debug("container is created in the guest")
-			return &booted{guest: g, stdio: io, network: n}, nil
-		}
-		io.close()
-	}
-	g.end()
-	return nil, err
 }
 
-// hostFiles are what monitor and VMM need of the host besides the share.
-func (m *monitor) hostFiles() (paths, trees []string) {
-	paths = []string{"/etc", "/bin", "/lib64", os.TempDir(), filepath.Dir(string(m.dir))}
-	trees = []string{"/proc", "/sys", "/dev", "/usr", "/lib"}
-	cfg := &m.setup.Plan.Machine
-	for _, file := range []string{m.setup.QEMU, m.setup.Virtiofsd, cfg.Kernel, cfg.Initrd} {
-		if real, err := filepath.EvalSymlinks(file); err == nil {
-			// A program's libraries lie beside it: <prefix>/bin, <prefix>/lib.
-			paths = append(paths, filepath.Dir(filepath.Dir(real)))
+// machineGone ends the containers of a machine that has ended under them.
+func (m *monitor) machineGone(err error) {
+	for _, c := range m.containers {
+		switch {
+		case c.create != nil:
+			m.fail(c, withConsole(err, m.guest.machine))
+		case c.end != nil: // it had ended in time
+			m.finish(c, *c.end)
+		default:
+			c.log.WithField("console", consoleTail(m.guest.machine.Console())).Warn("the machine has ended: ", err)
+			m.finish(c, ended{status: killed})
 		}
 	}
-	return paths, trees
 }
 
-// joinMachine moves the machine's processes into the container's cgroup, which
-// is there when the holder is in it.
-func (m *monitor) joinMachine(ctx context.Context, v vmm.Machine) error {
-	p, ok := v.(vmm.Processes)
-	if !ok {
-		return nil
+// endMachine ends everything that containers share. The last one's end does.
+func (m *monitor) endMachine() {
+	if m.guest != nil {
+		m.guest.end()
 	}
-	select {
-	case <-m.joined:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	for _, pid := range p.Pids() {
-		// One that has ended will be heard of from the machine, with why.
-		if err := m.cgroup.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
+	m.wiring.close()
+}
+
+// last says whether c is the only container left.
+func (m *monitor) last(c *container) bool {
+	return len(m.containers) == 1 && m.containers[c.id] == c
+}
+
+// listen hands what comes in on a container's socket to the owner.
+func (m *monitor) listen(l *net.UnixListener, id string) {
+	for {
+		uc, err := l.AcceptUnix()
+		if err != nil {
+			return
 		}
+		go func() {
+			conn := control.Accept(uc)
+			_ = conn.SetDeadline(time.Now().Add(rpcTimeout))
+			r := request{conn: conn}
+			var err error
+			if r.files, err = conn.Recv(&r.Request); err != nil {
+				conn.Close()
+				return
+			}
+			_ = conn.SetDeadline(time.Time{})
+			if r.ID != id {
+				r.reply(Reply{Error: fmt.Sprintf("container %q is not served here", r.ID)})
+				return
+			}
+			m.requests <- r
+		}()
 	}
-	return nil
-}
-
-// holderRuns puts the holder into the cgroup and writes down who it is.
-func (m *monitor) holderRuns(id proc.ID) error {
-	m.undo.Push(m.cgroup.Destroy)
-	m.state.Holder = id
-	m.undo.Push(m.endHolder)
-	if err := m.findNamespace(id.Pid); err != nil {
-		return err
-	}
-	if err := m.cgroup.Join(id.Pid); err != nil {
-		return err
-	}
-	m.state.CgroupPaths = m.cgroup.Paths()
-	if err := m.dir.Save(m.state); err != nil {
-		return err
-	}
-	close(m.joined)
-	m.log.Debug("holder is in the cgroup")
-	return m.create.Send(Step{Kind: StepJoined})
-}
-
-// endHolder ends the holder of a container that never came to be.
-func (m *monitor) endHolder() error {
-	m.holder.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	if err := m.state.Holder.Wait(ctx); err != nil {
-		return m.state.Holder.Kill(grace)
-	}
-	return nil
-}
-
-// holderExit is the holder's end with the container's status.
-func (m *monitor) holderExit(status int) error {
-	err := m.holder.Send(holder.Exit{Status: status})
-	if err != nil && !m.state.Holder.Alive() {
-		err = nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	if werr := m.state.Holder.Wait(ctx); werr != nil {
-		err = errors.Join(err, m.state.Holder.Kill(grace))
-	}
-	return err
 }

@@ -53,8 +53,8 @@ func (m *monitor) awake(ctx context.Context, f func() error) error {
 	return err
 }
 
-// pause freezes the container in the guest, then stops the vCPUs. As for runc,
-// one that is paused already does not run.
+// pause freezes the container in the guest, then stops the vCPUs, if no other
+// container needs them. As for runc, one that is paused already does not run.
 func (m *monitor) pause(c *container, r request) {
 	p, ok := m.guest.machine.(vmm.Pauser)
 	switch {
@@ -65,8 +65,15 @@ func (m *monitor) pause(c *container, r request) {
 		r.reply(failure(fmt.Errorf("pause: %w", vmm.ErrNotSupported)))
 		return
 	}
+	alone := m.last(c)
 	freeze := m.guest.freeze
-	if c.status == specs.StateCreated {
+	switch {
+	case !alone && c.status == specs.StateCreated:
+		r.reply(Reply{Error: "cannot pause a container that was not started while others run in its machine", Code: CodeNotRunning})
+		return
+	case !alone:
+		freeze = m.guest.freezeOnly
+	case c.status == specs.StateCreated:
 		freeze = stopOnly
 	}
 	m.beside(func(ctx context.Context) {
@@ -75,7 +82,7 @@ func (m *monitor) pause(c *container, r request) {
 		var err error
 		if !m.vcpus.stopped {
 			err = freeze(ctx, p, c.id)
-			m.vcpus.stopped = err == nil
+			m.vcpus.stopped = err == nil && alone
 		}
 		// Under the lock, so that the owner hears of it before it hears of a
 		// resume.
@@ -95,6 +102,12 @@ func (m *monitor) pause(c *container, r request) {
 // stopOnly is freeze for a container whose process waits to be started:
 // libcontainer cannot make it a created one again.
 func stopOnly(ctx context.Context, p vmm.Pauser, _ string) error { return p.Pause(ctx) }
+
+// freezeOnly is freeze for a machine that others are in.
+func (g *guest) freezeOnly(ctx context.Context, _ vmm.Pauser, id string) error {
+	_, err := g.agent.Pause(ctx, &api.ContainerRequest{Id: id})
+	return rpcError(err)
+}
 
 func (g *guest) freeze(ctx context.Context, p vmm.Pauser, id string) error {
 	if _, err := g.agent.Pause(ctx, &api.ContainerRequest{Id: id}); err != nil {

@@ -11,7 +11,9 @@ import (
 	"github.com/runm/runm/libvm/proc"
 )
 
-// Setup is create's first message: everything the monitor will ever know.
+// Setup is create's first message: everything the monitor will ever know of a
+// container. Of one that joins a machine, Plan.Machine, QEMU and Virtiofsd are
+// not used.
 type Setup struct {
 	Root   string    `json:"root"`
 	ID     string    `json:"id"`
@@ -77,8 +79,15 @@ const (
 	OpUpdate    Op = "update"
 	// OpWait is answered at the container's end.
 	OpWait Op = "wait"
-	// OpDestroy ends the machine at once; the answer comes when it is gone.
+	// OpDestroy ends the container at once, and its machine if nobody else is
+	// in it; the answer comes when it is gone.
 	OpDestroy Op = "destroy"
+	// OpJoin asks for another container in this machine. With it come the
+	// monitor's ends of the new container's connections to create and to the
+	// holder, then stdin, stdout and stderr, or the slave of the terminal. The
+	// Setup follows on create's connection, with the mounts of its files
+	// (share.Open) in the order of Plan.Binds and Plan.Rootfs.
+	OpJoin Op = "join"
 )
 
 // Request is one question. Files carries stdin, stdout and stderr of an exec,

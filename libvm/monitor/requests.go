@@ -57,39 +57,22 @@ func failure(err error) Reply {
 	return a
 }
 
-// acceptRequests hands requests to the owner.
-func (m *monitor) acceptRequests() {
-	for {
-		uc, err := m.listener.AcceptUnix()
-		if err != nil {
-			return
-		}
-		go func() {
-			conn := control.Accept(uc)
-			_ = conn.SetDeadline(time.Now().Add(rpcTimeout))
-			r := request{conn: conn}
-			if r.files, err = conn.Recv(&r.Request); err != nil {
-				conn.Close()
-				return
-			}
-			_ = conn.SetDeadline(time.Time{})
-			m.requests <- r
-		}()
-	}
-}
-
 // handle answers what needs no time, and starts what does. It runs on the
 // owner's goroutine.
-func (m *monitor) handle(c *container, r request) {
-	if r.ID != c.id {
-		r.reply(Reply{Error: fmt.Sprintf("container %q is not in this machine", r.ID)})
+func (m *monitor) handle(r request) {
+	c := m.containers[r.ID]
+	switch {
+	case c == nil: // it has just ended: as if nobody listened any more
+		r.conn.Close()
+		closeFiles(r.files)
 		return
-	}
-	if r.Op == OpCreated && m.create != nil {
-		m.waiting = append(m.waiting, r)
+	case r.Op == OpDestroy:
+		m.destroy(c, &r)
 		return
-	}
-	if r.Op != OpStatus && r.Op != OpPids && m.create != nil {
+	case r.Op == OpCreated && c.create != nil:
+		c.created = append(c.created, r)
+		return
+	case r.Op != OpStatus && r.Op != OpPids && c.create != nil:
 		r.reply(Reply{Error: "container is still being created", Code: CodeNotRunning})
 		return
 	}
@@ -97,7 +80,7 @@ func (m *monitor) handle(c *container, r request) {
 	case OpStatus, OpCreated:
 		r.reply(Reply{Status: c.status, Ending: c.ending.Load()})
 	case OpPids:
-		m.pids(r)
+		m.pids(c, r)
 	case OpStart:
 		m.start(c, r)
 	case OpSignal:
@@ -112,6 +95,8 @@ func (m *monitor) handle(c *container, r request) {
 		m.query(c, r)
 	case OpWait:
 		m.wait(c, r)
+	case OpJoin:
+		m.joinRequest(r)
 	default:
 		r.reply(Reply{Error: fmt.Sprintf("unknown operation %q", r.Op)})
 	}
@@ -156,10 +141,60 @@ func (m *monitor) start(c *container, r request) {
 				r.reply(failure(rpcError(err)))
 				return
 			}
-			m.log.Debug("container is started")
+			c.log.Debug("container is started")
 			r.reply(Reply{})
 		}
 	})
+}
+
+// joinRequest takes another container in. The request carries the ends of its
+// connections to its create and its holder, and its files for input and output;
+// what create has to say comes on its connection.
+func (m *monitor) joinRequest(r request) {
+	files := r.files
+	r.files = nil
+	if len(files) != 2+1 && len(files) != 2+3 {
+		closeFiles(files)
+		r.reply(Reply{Error: "join: two connections and a process's files are needed"})
+		return
+	}
+	for _, c := range m.containers {
+		if c.status == statePaused {
+			closeFiles(files)
+			r.reply(Reply{Error: fmt.Sprintf("container %q, whose machine it is, is paused: resume it first", c.id)})
+			return
+		}
+	}
+	create, err := control.NewConn(files[0])
+	if err != nil {
+		closeFiles(files[1:])
+		r.reply(failure(err))
+		return
+	}
+	hold, err := control.NewConn(files[1])
+	if err != nil {
+		create.Close()
+		closeFiles(files[2:])
+		r.reply(failure(err))
+		return
+	}
+	r.reply(Reply{})
+	go func() {
+		var s Setup
+		_ = create.SetDeadline(time.Now().Add(rpcTimeout))
+		trees, err := create.Recv(&s)
+		_ = create.SetDeadline(time.Time{})
+		if err != nil {
+			create.Close()
+			hold.Close()
+			closeFiles(files[2:])
+			return
+		}
+		m.results <- func() {
+			c := newContainer(&s, create, hold)
+			m.admit(c, func() (*made, error) { return m.join(c, files[2:], trees) })
+		}
+	}()
 }
 
 func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
@@ -196,8 +231,8 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 }
 
 // pids are the host's processes of the container.
-func (m *monitor) pids(r request) {
-	pids, err := m.cgroup.Pids()
+func (m *monitor) pids(c *container, r request) {
+	pids, err := c.cgroup.Pids()
 	if err != nil {
 		r.reply(failure(err))
 		return
@@ -258,12 +293,12 @@ func (g *guest) ask(ctx context.Context, op Op, id string) (Reply, error) {
 // update sets limits in the guest, then on the host. r.Resources is the whole
 // of the container's resources as they are to be.
 func (m *monitor) update(c *container, r request) {
-	if mem := r.Resources.Memory; mem != nil && mem.Limit != nil && *mem.Limit > m.state.GuestMemoryBytes {
+	if mem := r.Resources.Memory; mem != nil && mem.Limit != nil && *mem.Limit > c.state.GuestMemoryBytes {
 		r.reply(failure(fmt.Errorf("memory limit of %d bytes: the machine has %d; its memory cannot grow, create the container with the limit it needs",
-			*mem.Limit, m.state.GuestMemoryBytes)))
+			*mem.Limit, c.state.GuestMemoryBytes)))
 		return
 	}
-	spec := *m.state.Spec
+	spec := *c.state.Spec
 	linux := specs.Linux{}
 	if spec.Linux != nil {
 		linux = *spec.Linux
@@ -276,8 +311,8 @@ func (m *monitor) update(c *container, r request) {
 		return
 	}
 	// The guest keeps the memory that it has, however small the limit becomes.
-	state := *m.state
-	state.Spec, state.OverheadBytes = &spec, overhead(m.state.GuestMemoryBytes, &spec)
+	state := *c.state
+	state.Spec, state.OverheadBytes = &spec, m.overhead(c, &spec)
 	cg, err := cgroup.New(c.id, &spec, state.Systemd, hostOverhead(&state), state.CgroupPaths)
 	if err != nil {
 		r.reply(failure(err))
@@ -296,8 +331,8 @@ func (m *monitor) update(c *container, r request) {
 				r.reply(failure(err))
 				return
 			}
-			m.cgroup, m.state = cg, &state
-			if err := m.dir.Save(m.state); err != nil {
+			c.cgroup, c.state = cg, &state
+			if err := c.dir.Save(c.state); err != nil {
 				r.reply(failure(err))
 				return
 			}

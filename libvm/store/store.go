@@ -55,6 +55,10 @@ type State struct {
 	// GuestMemoryBytes is what the machine has.
 	GuestMemoryBytes int64 `json:"guestMemoryBytes,omitempty"`
 
+	// Pod: others are or were in the machine too, and the monitor's end is not
+	// the container's.
+	Pod bool `json:"pod,omitempty"`
+
 	Monitor proc.ID `json:"monitor"`
 	Holder  proc.ID `json:"holder"`
 }

@@ -1,0 +1,172 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/network"
+	"github.com/runm/runm/libvm/share"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// made is a container in the guest, up to its execve, and, for the first one,
+// the machine.
+type made struct {
+	stdio   *stdio
+	guest   *guest           // nil where the machine ran already
+	network *network.Network // nil without NICs
+}
+
+// end gives up what boot or join made, after their container is gone.
+func (b *made) end() error {
+	if b.guest != nil {
+		b.guest.end()
+	}
+	b.stdio.close()
+	if b.network == nil {
+		return nil
+	}
+	return b.network.Close()
+}
+
+// boot makes share, taps, machine and container, beside the owner.
+func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
+	ctx, cancel := c.deadline(c.making)
+	defer cancel()
+	if m.staging, err = share.New(c.shareDir()); err != nil {
+		return nil, err
+	}
+	for _, b := range c.binds() {
+		if err := m.staging.Add(b); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.staging.Alone(m.hostFiles(c)); err != nil {
+		return nil, err
+	}
+	cfg := c.setup.Plan.Machine
+	cfg.Shares[0].Path = m.staging.Dir
+	c.log.Debug("files are staged")
+	n, err := m.openTaps(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && n != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	g, err := bootGuest(ctx, m.driver, &cfg, c.setup.Debug, func(v vmm.Machine) error {
+		c.log.Debug("machine executes")
+		return m.joinMachine(ctx, c, v)
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.log.Debug("agent has answered")
+	io, err := g.make(ctx, c, files)
+	if err != nil {
+		g.end()
+		return nil, err
+	}
+	return &made{stdio: io, guest: g, network: n}, nil
+}
+
+// join makes a container in the machine that runs, beside the owner. trees are
+// the mounts of its files, in the order of binds, from create's namespace: this
+// one may not have them.
+func (m *monitor) join(c *container, files, trees []*os.File) (*made, error) {
+	// Not c.making: the guest finishes what it was told to make, and then it
+	// can be told to take it away.
+	ctx, cancel := c.deadline(context.Background())
+	defer cancel()
+	defer closeFiles(trees)
+	binds := c.binds()
+	if len(binds) != len(trees) {
+		closeFiles(files)
+		return nil, fmt.Errorf("%d mounts were sent for %d files", len(trees), len(binds))
+	}
+	for i, b := range binds {
+		if err := m.staging.Attach(b, trees[i]); err != nil {
+			closeFiles(files)
+			return nil, err
+		}
+	}
+	c.log.Debug("files are staged")
+	io, err := m.guest.make(ctx, c, files)
+	if err != nil {
+		return nil, err
+	}
+	return &made{stdio: io}, nil
+}
+
+// make creates the container in the guest and starts to carry its input and
+// output. It takes files over.
+func (g *guest) make(ctx context.Context, c *container, files []*os.File) (*stdio, error) {
+	io, err := newStdio(g.session, files, c.setup.Plan.Guest.Process.Terminal)
+	if err != nil {
+		return nil, err
+	}
+	io.run()
+	if err := g.create(ctx, c.setup, io); err != nil {
+		io.close()
+		return nil, err
+	}
+	c.log.Debug("container is created in the guest")
+	return io, nil
+}
+
+// hostFiles are what monitor and VMM need of the host besides the share.
+func (m *monitor) hostFiles(c *container) (paths, trees []string) {
+	paths = []string{"/etc", "/bin", "/lib64", os.TempDir(), filepath.Dir(string(c.dir))}
+	trees = []string{"/proc", "/sys", "/dev", "/usr", "/lib"}
+	cfg := &m.setup.Plan.Machine
+	for _, file := range []string{m.setup.QEMU, m.setup.Virtiofsd, cfg.Kernel, cfg.Initrd} {
+		if real, err := filepath.EvalSymlinks(file); err == nil {
+			// A program's libraries lie beside it: <prefix>/bin, <prefix>/lib.
+			paths = append(paths, filepath.Dir(filepath.Dir(real)))
+		}
+	}
+	return paths, trees
+}
+
+// joinMachine moves the machine's processes into the first container's cgroup,
+// which is there when its holder is in it.
+func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) error {
+	p, ok := v.(vmm.Processes)
+	if !ok {
+		return nil
+	}
+	select {
+	case <-m.joined:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	for _, pid := range p.Pids() {
+		// One that has ended will be heard of from the machine, with why.
+		if err := c.cgroup.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// deadline bounds the making of the container.
+func (c *container) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, time.Duration(c.setup.BootSeconds)*time.Second,
+		fmt.Errorf("no answer for %d s (boot_timeout_seconds)", c.setup.BootSeconds))
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

@@ -1,0 +1,606 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/cgroup"
+	"github.com/runm/runm/libvm/control"
+	"github.com/runm/runm/libvm/holder"
+	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/share"
+	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/undo"
+)
+
+// killed is the status of a container whose machine ended under it.
+const killed = 128 + int(unix.SIGKILL)
+
+var (
+	errCreateGone = errors.New("create was killed")
+	errDestroyed  = errors.New("the container was deleted while it was being created")
+	errHolderGone = errors.New("the container's host process was killed")
+)
+
+// container is one of the machine's containers. Only the owner's goroutine
+// touches what is not said to be otherwise.
+type container struct {
+	setup *Setup
+	id    string
+	log   *logrus.Logger
+
+	create   *control.Conn // nil once the container is committed
+	holder   *control.Conn
+	listener *net.UnixListener
+	dir      store.Dir
+	state    *store.State
+	cgroup   *cgroup.Cgroup
+	undo     undo.Stack
+
+	// making ends when the container is not wanted any more; its making, which
+	// runs beside the owner, delivers once on made.
+	making context.Context
+	cancel context.CancelCauseFunc
+	made   chan result
+
+	status specs.ContainerState
+	// ending: init has ended or was sent SIGKILL; its output and its files may
+	// still be on the way. Set from any goroutine.
+	ending atomic.Bool
+	// over is closed when init has ended in the guest and was deleted there,
+	// or the machine is gone.
+	over chan struct{}
+	// end is how init ended, nil before that. While the container is being
+	// created the end waits for create to be through with it.
+	end *ended
+	// beforePause is the status that resume restores.
+	beforePause specs.ContainerState
+	stdio       *stdio // nil until made
+	// pending are signals that came while the machine was paused.
+	pending []Request
+	// created, waiters and destroyers are requests: answered when create is
+	// through, and at the container's end.
+	created, waiters, destroyers []request
+}
+
+// result is what making a container came to.
+type result struct {
+	*made
+	err error
+}
+
+// ended is the end of a container's init, its output delivered.
+type ended struct {
+	status   int
+	oomKills uint64
+}
+
+func newContainer(s *Setup, create, holder *control.Conn) *container {
+	c := &container{
+		setup: s, id: s.ID, create: create, holder: holder, status: specs.StateCreating,
+		made: make(chan result, 1), over: make(chan struct{}), log: logrus.New(),
+	}
+	c.making, c.cancel = context.WithCancelCause(context.Background())
+	return c
+}
+
+func (c *container) shareDir() string { return filepath.Join(string(c.dir), store.ShareDir) }
+
+// binds are the files that the machine is given for the container.
+func (c *container) binds() []plan.Bind {
+	return append(slices.Clone(c.setup.Plan.Binds), c.setup.Plan.Rootfs)
+}
+
+// admit takes a container in and begins to make it.
+func (m *monitor) admit(c *container, work func() (*made, error)) {
+	if m.containers[c.id] != nil {
+		_ = c.create.Send(Step{Kind: StepFailed, Error: store.ErrExist.Error()})
+		c.create.Close()
+		c.holder.Close()
+		return
+	}
+	m.containers[c.id] = c
+	create := c.create
+	if err := m.accept(c); err != nil {
+		m.fail(c, err)
+		return
+	}
+	forward(m, create, func(s Step) { m.step(c, s) }, func() {
+		m.createEnds(c)
+		// Not before: create would take it for the monitor's end.
+		create.Close()
+	})
+	forward(m, c.holder, func(e holder.Event) { m.holderEvent(c, e) }, func() { m.holderEnds(c) })
+	go m.listen(c.listener, c.id)
+	// However its making ends, it has ended before anything is undone.
+	c.undo.Push(func() error {
+		if c.stdio != nil {
+			return m.unmake(c)
+		}
+		c.cancel(errCreateGone)
+		if r := <-c.made; r.err == nil {
+			if r.guest != nil {
+				return r.end()
+			}
+			c.stdio = r.stdio
+			go m.waitInit(c)
+			return m.unmake(c)
+		}
+		return m.unstage(c)
+	})
+	go func() {
+		b, err := work()
+		c.made <- result{b, err}
+		m.results <- func() { m.ready(c) }
+	}()
+}
+
+// accept takes the id: from here on the state directory is the container's.
+func (m *monitor) accept(c *container) error {
+	dir, err := store.Create(c.setup.Root, c.id)
+	if err != nil {
+		return err
+	}
+	c.dir = dir
+	c.undo.Push(dir.Remove)
+	c.undo.Push(func() error { return share.Remove(c.shareDir()) })
+	c.openLog()
+	self, err := proc.Self()
+	if err != nil {
+		return err
+	}
+	c.state = &store.State{
+		ID: c.id, Bundle: c.setup.Bundle, Rootfs: c.setup.Plan.Rootfs.Source,
+		Created: time.Now().UTC(), Owner: c.setup.Owner, Spec: c.setup.Spec,
+		Systemd: c.setup.Systemd, Monitor: self,
+	}
+	if err := m.share(c); err != nil {
+		return err
+	}
+	if err := dir.Save(c.state); err != nil {
+		return err
+	}
+	if c.listener, err = control.Listen(string(dir)); err != nil {
+		return err
+	}
+	c.undo.Push(c.listener.Close)
+	if err := os.Mkdir(c.shareDir(), 0o700); err != nil {
+		return fmt.Errorf("staging directory: %w", err)
+	}
+	c.cgroup, err = cgroup.New(c.id, c.setup.Spec, c.setup.Systemd, hostOverhead(c.state), nil)
+	if err != nil {
+		return err
+	}
+	c.log.Debug("monitor has accepted the container")
+	return c.create.Send(Step{Kind: StepAccepted})
+}
+
+// share writes into the states whose the machine is: memory and overhead, and
+// who does not have it alone.
+func (m *monitor) share(c *container) error {
+	if c.setup == m.setup {
+		m.log, m.payer = c.log, c
+	}
+	c.state.GuestMemoryBytes = int64(m.setup.Plan.Machine.MemoryMiB) << 20
+	c.state.OverheadBytes = m.overhead(c, c.setup.Spec)
+	if m.payer == c {
+		return nil
+	}
+	c.state.Pod = true
+	for _, other := range m.containers {
+		if other == c || other.state.Pod {
+			continue
+		}
+		other.state.Pod = true
+		if err := other.dir.Save(other.state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// overhead is the memory in bytes that the host's limit must allow beyond the
+// container's own: the rest of the guest's memory and the VMM, which both are in
+// the payer's cgroup.
+func (m *monitor) overhead(c *container, spec *specs.Spec) int64 {
+	if c != m.payer {
+		return cgroup.VMMMemoryBytes // plenty for a holder
+	}
+	guest := c.state.GuestMemoryBytes
+	if l := spec.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
+		if limit := l.Resources.Memory.Limit; limit != nil && *limit > 0 {
+			guest -= *limit
+		}
+	}
+	return max(0, guest) + cgroup.VMMMemoryBytes
+}
+
+// moveMachine puts the machine into the cgroup of the oldest container left, so
+// that the payer's can be removed.
+func (m *monitor) moveMachine() error {
+	old := m.payer
+	m.payer = nil
+	for _, c := range m.containers {
+		if c.create == nil && (m.payer == nil || c.state.Created.Before(m.payer.state.Created)) {
+			m.payer = c
+		}
+	}
+	if m.payer == nil {
+		return errors.New("no container is left that could have it")
+	}
+	c := m.payer
+	c.state.OverheadBytes = m.overhead(c, c.state.Spec)
+	cg, err := cgroup.New(c.id, c.state.Spec, c.state.Systemd, hostOverhead(c.state), c.state.CgroupPaths)
+	if err != nil {
+		return err
+	}
+	if err := cg.Limit(); err != nil {
+		return err
+	}
+	c.cgroup = cg
+	if err := c.dir.Save(c.state); err != nil {
+		return err
+	}
+	pids, err := old.cgroup.Pids()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := cg.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+func hostOverhead(s *store.State) cgroup.Overhead {
+	return cgroup.Overhead{MemoryBytes: s.OverheadBytes, Threads: cgroup.VMMThreads}
+}
+
+func (c *container) openLog() {
+	c.log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano})
+	if c.setup.Debug {
+		c.log.SetLevel(logrus.DebugLevel)
+	}
+	f, err := os.OpenFile(filepath.Join(string(c.dir), store.LogFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		f, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	c.log.SetOutput(f)
+	// create may have had nowhere to say them.
+	for _, w := range c.setup.Plan.Warnings {
+		c.log.Warn(w)
+	}
+}
+
+// step is one of create's.
+func (m *monitor) step(c *container, s Step) {
+	if c.create == nil || m.containers[c.id] != c {
+		return
+	}
+	if err := m.take(c, s); err != nil {
+		m.fail(c, err)
+	}
+}
+
+func (m *monitor) take(c *container, s Step) error {
+	switch s.Kind {
+	case StepHolder:
+		return m.holderRuns(c, s.Holder)
+	case StepLimit:
+		// Last, when booting no longer suffers from it.
+		if err := c.cgroup.Limit(); err != nil {
+			return err
+		}
+		return c.create.Send(Step{Kind: StepLimited})
+	case StepCommit:
+		if err := c.create.Send(Step{Kind: StepCommitted}); err != nil {
+			return errCreateGone
+		}
+		m.commit(c)
+	}
+	return nil
+}
+
+// commit makes the container stay, whatever happens to create.
+func (m *monitor) commit(c *container) {
+	c.undo.Keep()
+	c.status, c.create = specs.StateCreated, nil
+	c.log.Debug("create is committed")
+	for _, r := range c.created {
+		r.reply(Reply{Status: c.status})
+	}
+	c.created = nil
+	// The setup is done with; what is left is waiting.
+	c.setup.Spec, c.setup.Plan.Guest = nil, nil
+	debug.FreeOSMemory()
+	if c.end != nil { // killed while it was created
+		m.finish(c, *c.end)
+	}
+}
+
+// holderRuns puts the holder into the cgroup and writes down who it is.
+func (m *monitor) holderRuns(c *container, id proc.ID) error {
+	c.undo.Push(c.cgroup.Destroy)
+	c.state.Holder = id
+	c.undo.Push(c.endHolder)
+	if err := c.cgroup.Join(id.Pid); err != nil {
+		return err
+	}
+	c.state.CgroupPaths = c.cgroup.Paths()
+	if err := c.dir.Save(c.state); err != nil {
+		return err
+	}
+	if c.setup == m.setup {
+		if err := m.findNamespace(id.Pid); err != nil {
+			return err
+		}
+		close(m.joined)
+	}
+	c.log.Debug("holder is in the cgroup")
+	return c.create.Send(Step{Kind: StepJoined})
+}
+
+// ready is called when the making of a container has ended.
+func (m *monitor) ready(c *container) {
+	var r result
+	select {
+	case r = <-c.made:
+	default:
+		return // it was waited for already, and undone
+	}
+	if r.err != nil {
+		// For what undoes it.
+		c.made <- r
+		m.fail(c, r.err)
+		return
+	}
+	c.stdio = r.stdio
+	if r.guest != nil {
+		m.beginGuest(r.made)
+	}
+	go m.waitInit(c)
+	if err := c.create.Send(Step{Kind: StepReady}); err != nil {
+		m.fail(c, errCreateGone)
+	}
+}
+
+// fail undoes a container that never came to be and then tells create why, so
+// that when create's user reads the error nothing is left.
+func (m *monitor) fail(c *container, cause error) {
+	if err := c.undo.Run(); err != nil {
+		cause = fmt.Errorf("%w (and while cleaning up: %w)", cause, err)
+	}
+	m.forget(c)
+	_ = c.create.Send(Step{Kind: StepFailed, Error: cause.Error()})
+	c.create.Close()
+	m.failed = m.failed || c.setup == m.setup
+}
+
+// unmake takes a container away that was made and not committed. A first
+// container's machine goes with it: nobody can have joined it.
+func (m *monitor) unmake(c *container) error {
+	if c.setup == m.setup {
+		m.endMachine()
+		c.stdio.close()
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	m.kill(ctx, c)
+	c.stdio.close()
+	return m.unstage(c)
+}
+
+// kill ends a container in a guest that goes on. A guest that does not do what
+// it is told is ended, with all that it runs.
+func (m *monitor) kill(ctx context.Context, c *container) {
+	err := m.awake(ctx, func() error {
+		_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(unix.SIGKILL), All: true})
+		return rpcError(err)
+	})
+	go c.stdio.giveUp()
+	select {
+	case <-c.over:
+	case <-ctx.Done():
+		c.log.Warn("the guest does not end the container, so the machine is ended: ", err)
+		m.guest.machine.Kill()
+	}
+}
+
+// unstage takes the container's files out of a machine that goes on.
+func (m *monitor) unstage(c *container) error {
+	if c.setup == m.setup {
+		return nil
+	}
+	var errs []error
+	for _, b := range c.binds() {
+		errs = append(errs, m.staging.Detach(b))
+	}
+	return errors.Join(errs...)
+}
+
+// waitInit waits for the end of init and of its output.
+func (m *monitor) waitInit(c *container) {
+	defer close(c.over)
+	r, err := m.guest.agent.Wait(context.Background(), &api.WaitRequest{Id: c.id})
+	if err != nil {
+		// The machine is gone, or the agent is not worth talking to.
+		m.guest.machine.Kill()
+		return
+	}
+	c.ending.Store(true)
+	c.log.Debug("process has ended")
+	c.stdio.ended()
+	// Writes that the guest's kernel still holds reach the host first.
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	if _, err := m.guest.agent.Delete(ctx, &api.ContainerRequest{Id: c.id}); err != nil {
+		c.log.Warn("delete in the guest: ", rpcError(err))
+	}
+	c.log.Debug("container is deleted in the guest")
+	e := ended{int(r.Status & 0xff), r.OomKills}
+	m.results <- func() {
+		c.end = &e
+		if c.create == nil {
+			m.finish(c, e)
+		}
+	}
+}
+
+// finish ends a container: first the machine, if nobody else is in it, so that
+// whoever sees the holder's end finds nothing left of it, then the holder with
+// the status.
+func (m *monitor) finish(c *container, e ended) {
+	if m.containers[c.id] != c {
+		return
+	}
+	c.status = specs.StateStopped
+	c.listener.Close()
+	if m.last(c) {
+		m.endMachine()
+		c.log.Debug("machine is gone")
+	}
+	c.stdio.close()
+	if err := m.unstage(c); err != nil {
+		c.log.Error(err)
+	}
+	if e.oomKills > 0 {
+		c.outOfMemory()
+	}
+	if err := c.holderExit(e.status); err != nil {
+		c.log.Error("end of the host process: ", err)
+	}
+	c.log.Debug("holder has ended")
+	m.forget(c)
+	if m.payer == c && len(m.containers) > 0 {
+		if err := m.moveMachine(); err != nil {
+			c.log.Error("move the machine to another container's cgroup: ", err)
+		}
+	}
+	for _, r := range append(c.waiters, c.destroyers...) {
+		r.reply(Reply{OOMKills: e.oomKills})
+	}
+}
+
+// forget is the last that the monitor knows of a container.
+func (m *monitor) forget(c *container) {
+	c.holder.Close()
+	delete(m.containers, c.id)
+}
+
+// destroy ends a container at once; r is answered when it is gone.
+func (m *monitor) destroy(c *container, r *request) {
+	if r != nil {
+		c.destroyers = append(c.destroyers, *r)
+	}
+	switch {
+	case c.create != nil:
+		m.fail(c, errDestroyed)
+		for _, r := range append(c.waiters, c.destroyers...) {
+			r.reply(Reply{})
+		}
+	case m.last(c):
+		m.finish(c, ended{status: killed})
+	default:
+		c.ending.Store(true)
+		// Its end comes as any other's.
+		m.beside(func(ctx context.Context) { m.kill(ctx, c) })
+	}
+}
+
+// createEnds is the end of create's connection.
+func (m *monitor) createEnds(c *container) {
+	if c.create != nil && m.containers[c.id] == c {
+		m.fail(c, errCreateGone)
+	}
+}
+
+// holderEnds is the end of the holder's connection.
+func (m *monitor) holderEnds(c *container) {
+	switch {
+	case m.containers[c.id] != c || c.status == specs.StateStopped:
+	case c.create != nil:
+		m.fail(c, errHolderGone)
+	default:
+		c.log.Warn(errHolderGone)
+		m.destroy(c, nil)
+	}
+}
+
+// endHolder ends the holder of a container that never came to be.
+func (c *container) endHolder() error {
+	c.holder.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := c.state.Holder.Wait(ctx); err != nil {
+		return c.state.Holder.Kill(grace)
+	}
+	return nil
+}
+
+// holderExit is the holder's end with the container's status.
+func (c *container) holderExit(status int) error {
+	err := c.holder.Send(holder.Exit{Status: status})
+	if err != nil && !c.state.Holder.Alive() {
+		err = nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if werr := c.state.Holder.Wait(ctx); werr != nil {
+		err = errors.Join(err, c.state.Holder.Kill(grace))
+	}
+	return err
+}
+
+// outOfMemory shows on the host that the guest was out of memory, as long as
+// the container's client watches: until its holder ends.
+func (c *container) outOfMemory() {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := c.cgroup.OutOfMemory(ctx); err != nil {
+		c.log.Warn("the container's client will not hear that it was out of memory: ", err)
+	}
+}
+
+// holderEvent passes on what happened to the holder.
+func (m *monitor) holderEvent(c *container, e holder.Event) {
+	if c.stdio == nil || m.containers[c.id] != c {
+		return
+	}
+	if e.Signal != 0 {
+		m.signal(c, Request{Op: OpSignal, ID: c.id, Signal: e.Signal}, func(Reply) {})
+		return
+	}
+	go m.guest.resize(c.id, "", e.Width, e.Height)
+}
+
+// forward hands what comes on a connection to the owner, and then its end.
+func forward[T any](m *monitor, from *control.Conn, each func(T), end func()) {
+	go func() {
+		for {
+			var v T
+			if _, err := from.Recv(&v); err != nil {
+				m.results <- end
+				return
+			}
+			m.results <- func() { each(v) }
+		}
+	}()
+}
