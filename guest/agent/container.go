@@ -113,12 +113,15 @@ func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error
 
 // newContainer creates a container and starts its process up to its execve. On
 // error nothing is left of it but st. initPid is joinNamespaces'.
-func newContainer(st *stdioStreams, reap *reaper, req *api.CreateRequest, initPid func(id string) (int, error)) (*container, error) {
+func newContainer(st *stdioStreams, reap *reaper, req *api.CreateRequest, shm *shms, initPid func(id string) (int, error)) (*container, error) {
 	spec, err := decodeSpec(req.GetId(), req.GetSpec())
 	if err != nil {
 		return nil, err
 	}
 	if err := joinNamespaces(spec, initPid); err != nil {
+		return nil, err
+	}
+	if err := shm.prepare(spec); err != nil {
 		return nil, err
 	}
 	if err := takeGuestSysctls("/proc/sys", spec.Linux); err != nil {

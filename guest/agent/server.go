@@ -25,6 +25,7 @@ import (
 type server struct {
 	streams *streams
 	reap    *reaper
+	shm     *shms
 	debug   atomic.Bool
 
 	nics     []*api.NIC
@@ -41,7 +42,7 @@ var _ api.AgentService = (*server)(nil)
 
 // serve answers the host until the session is lost.
 func serve(session *mux.Session, nics []*api.NIC) error {
-	s := &server{nics: nics, streams: newStreams(), reap: newReaper(), containers: map[string]*container{}}
+	s := &server{nics: nics, streams: newStreams(), reap: newReaper(), shm: newShms(api.ShmDir), containers: map[string]*container{}}
 	rpc, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
@@ -150,7 +151,7 @@ func code(err error) codes.Code {
 	case is(errExecStopped, errExecPaused, libcontainer.ErrNotRunning, libcontainer.ErrNotPaused,
 		libcontainer.ErrPaused, libcontainer.ErrRunning, errNoTerminal, errVersion, errShareBusy):
 		return codes.FailedPrecondition
-	case is(errID, libcontainer.ErrInvalidID, errRootfs, errProcess, errEntropy, errShareType, errNamespace):
+	case is(errID, libcontainer.ErrInvalidID, errRootfs, errProcess, errEntropy, errShareType, errNamespace, errShm):
 		return codes.InvalidArgument
 	case is(context.DeadlineExceeded):
 		return codes.DeadlineExceeded
@@ -222,7 +223,7 @@ func (s *server) create(st *stdioStreams, req *api.CreateRequest) (c *container,
 			s.containers[id] = c
 		}
 	}()
-	return newContainer(st, s.reap, req, s.initPid)
+	return newContainer(st, s.reap, req, s.shm, s.initPid)
 }
 
 // container returns a created container.

@@ -32,6 +32,10 @@ const (
 // CreateRequest's spec name that container's namespace of the same type.
 const NamespaceOf = "container:"
 
+// ShmDir is where the agent makes a tmpfs when a mount's source first names it:
+// ShmDir/<size in bytes>/<path of the host's directory>.
+const ShmDir = "/run/runm/shm"
+
 // MaxMessage bounds one message in bytes, either way.
 const MaxMessage = 4 << 20
 

@@ -58,6 +58,7 @@ type container struct {
 	making context.Context
 	cancel context.CancelCauseFunc
 	made   chan result
+	begun  bool
 
 	status specs.ContainerState
 	// ending: init has ended or was sent SIGKILL; its output and its files may
@@ -128,22 +129,7 @@ func (m *monitor) admit(c *container, work func() (*made, error)) {
 	})
 	forward(m, c.holder, func(e holder.Event) { m.holderEvent(c, e) }, func() { m.holderEnds(c) })
 	go m.listen(c.listener, c.id)
-	// However its making ends, it has ended before anything is undone.
-	c.undo.Push(func() error {
-		if c.stdio != nil {
-			return m.unmake(c)
-		}
-		c.cancel(errCreateGone)
-		if r := <-c.made; r.err == nil {
-			if r.guest != nil {
-				return r.end()
-			}
-			c.stdio = r.stdio
-			go m.waitInit(c)
-			return m.unmake(c)
-		}
-		return m.unstage(c)
-	})
+	c.begun = true
 	go func() {
 		b, err := work()
 		c.made <- result{b, err}
@@ -366,8 +352,7 @@ func (m *monitor) ready(c *container) {
 		return // it was waited for already, and undone
 	}
 	if r.err != nil {
-		// For what undoes it.
-		c.made <- r
+		c.made <- r // for endMaking
 		m.fail(c, r.err)
 		return
 	}
@@ -384,13 +369,36 @@ func (m *monitor) ready(c *container) {
 // fail undoes a container that never came to be and then tells create why, so
 // that when create's user reads the error nothing is left.
 func (m *monitor) fail(c *container, cause error) {
-	if err := c.undo.Run(); err != nil {
+	if err := errors.Join(m.endMaking(c), c.undo.Run()); err != nil {
 		cause = fmt.Errorf("%w (and while cleaning up: %w)", cause, err)
 	}
 	m.forget(c)
 	_ = c.create.Send(Step{Kind: StepFailed, Error: cause.Error()})
 	c.create.Close()
 	m.failed = m.failed || c.setup == m.setup
+}
+
+// endMaking waits for the end of the container's making, however that ends, and
+// takes away what it made: the cgroup and the holder come after.
+func (m *monitor) endMaking(c *container) error {
+	c.cancel(errCreateGone)
+	switch {
+	case c.stdio != nil:
+		return m.unmake(c)
+	case !c.begun:
+		return nil
+	}
+	r := <-c.made
+	switch {
+	case r.err != nil:
+		return m.unstage(c)
+	case r.guest != nil:
+		return r.end()
+	default:
+		c.stdio = r.stdio
+		go m.waitInit(c)
+		return m.unmake(c)
+	}
 }
 
 // unmake takes a container away that was made and not committed. A first

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"fmt"
 	"path"
 	"path/filepath"
 	"slices"
@@ -25,7 +24,7 @@ func (p *Plan) mounts(b *bundle.Bundle) {
 		case source.Guest:
 			p.Guest.Mounts = append(p.Guest.Mounts, bindMount(m, source.Path))
 		case path.Clean(m.Destination) == "/dev/shm" && source.TmpfsBytes > 0:
-			p.Guest.Mounts = append(p.Guest.Mounts, shmMount(m, source.TmpfsBytes))
+			p.Guest.Mounts = append(p.Guest.Mounts, shmMount(m, source))
 		default:
 			bind := p.bind(m, source)
 			p.Binds = append(p.Binds, bind)
@@ -98,14 +97,18 @@ func (p *Plan) newUser() bool {
 	return slices.ContainsFunc(p.Guest.Linux.Namespaces, isUser)
 }
 
-// shmMount is a tmpfs in the guest in place of one that the client made on
-// the host: POSIX shared memory needs one kernel and one cache.
-func shmMount(m specs.Mount, bytes uint64) specs.Mount {
-	options := []string{"mode=1777", fmt.Sprintf("size=%d", bytes)}
+// shmMount is a tmpfs of the guest's in place of one that the client made on the
+// host: POSIX shared memory needs one kernel and one cache. Containers of a
+// machine that are given the same one share it, as they would on the host.
+func shmMount(m specs.Mount, source bundle.Source) specs.Mount {
+	options := []string{"bind"}
 	for _, o := range m.Options {
 		if o != "bind" && o != "rbind" && o != "defaults" && !strings.Contains(o, "=") {
 			options = append(options, o)
 		}
 	}
-	return specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "shm", Options: options}
+	return specs.Mount{
+		Destination: m.Destination, Type: "bind", Options: options,
+		Source: path.Join(api.ShmDir, strconv.FormatUint(source.TmpfsBytes, 10), source.Path),
+	}
 }

@@ -297,11 +297,12 @@ func TestMounts(t *testing.T) {
 			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"defaults", "size=1k"}},
 		}
 	})
+	dir := filepath.Dir(p.Rootfs.Source)
 	want := []specs.Mount{
 		{Destination: "/etc/hosts", Type: "bind", Source: api.ShareMountpoint + "/binds/c1/0/hosts", Options: []string{"bind", "ro", "rprivate"}},
 		{Destination: "/root", Type: "bind", Source: api.ShareMountpoint + "/binds/c1/1/root", Options: []string{"bind"}},
 		{Destination: "/null", Type: "bind", Source: "/dev/null", Options: []string{"rbind"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"mode=1777", "size=67108864", "nosuid"}},
+		{Destination: "/dev/shm", Type: "bind", Source: api.ShmDir + "/67108864" + dir + "/shm", Options: []string{"bind", "nosuid"}},
 		{Destination: "/shm", Type: "bind", Source: api.ShareMountpoint + "/binds/c1/2/shm", Options: []string{"rbind", "ro", "rw"}},
 		{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1k"}},
 	}
@@ -310,7 +311,6 @@ func TestMounts(t *testing.T) {
 			t.Errorf("mount %d:\n%s, want\n%s", i, g, w)
 		}
 	}
-	dir := filepath.Dir(p.Rootfs.Source)
 	binds := []Bind{
 		{Source: dir + "/hosts", Target: "binds/c1/0/hosts", ReadOnly: true},
 		{Source: "/", Target: "binds/c1/1/root", Dir: true},

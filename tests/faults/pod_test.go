@@ -1,0 +1,240 @@
+//go:build linux
+
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// same are the namespaces that tell whether two containers are in one machine
+// and see each other, and the boot that the machine came from.
+const same = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; cat /proc/sys/kernel/random/boot_id"
+
+// sandbox is a container that others join.
+func (b *box) sandbox() *container {
+	c := b.container(same + "; echo up; exec sleep 1000")
+	c.must(os.Symlink("busybox", c.path("rootfs/bin/readlink")))
+	c.spec.Hostname = "the-pod"
+	return c
+}
+
+// member is a container that joins sandbox's machine, as containerd's CRI plugin
+// asks for it, with the namespaces of sandbox that kinds names.
+func (sandbox *container) member(script string, kinds ...specs.LinuxNamespaceType) *container {
+	sandbox.t.Helper()
+	c := sandbox.container(script)
+	c.must(os.Symlink("busybox", c.path("rootfs/bin/readlink")))
+	c.spec.Annotations = map[string]string{
+		"io.kubernetes.cri.container-type": "container",
+		"io.kubernetes.cri.sandbox-id":     sandbox.id,
+	}
+	files := map[specs.LinuxNamespaceType]string{
+		specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts", specs.PIDNamespace: "pid",
+	}
+	for _, kind := range kinds {
+		for i := range c.spec.Linux.Namespaces {
+			if ns := &c.spec.Linux.Namespaces[i]; ns.Type == kind {
+				ns.Path = fmt.Sprintf("/proc/%d/ns/%s", sandbox.hostPids()["holder"], files[kind])
+			}
+		}
+	}
+	return c
+}
+
+func (c *container) lines(n int) []string {
+	c.t.Helper()
+	lines := strings.Split(c.read("stdout"), "\n")
+	if len(lines) < n {
+		c.t.Fatalf("%d lines, want %d: %q", len(lines), n, lines)
+	}
+	return lines[:n]
+}
+
+// Containers of a pod are in one machine and share what config.json says; each
+// has its own output, exit status, files and end.
+func TestPod(t *testing.T) {
+	t.Parallel()
+	sandbox := newBox(t).sandbox()
+	// A tmpfs of the host, as clients give one to all containers of a pod. It is
+	// only asked for its size.
+	shm := specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "nosuid"}}
+	sandbox.spec.Process.Args[2] = "echo shared >/dev/shm/word; " + sandbox.spec.Process.Args[2]
+	sandbox.spec.Mounts = append(sandbox.spec.Mounts, shm)
+	sandbox.up()
+	shared := []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace}
+	first := sandbox.member(same+"; cat /proc/sys/kernel/hostname /dev/shm/word; exit 7", shared...)
+	first.spec.Mounts = append(first.spec.Mounts, shm)
+	first.save()
+	if code := first.end(first.spawn("run", "run", "--bundle", first.bundle, first.id), commandTime); code != 7 {
+		t.Errorf("status %d, want 7: %s", code, first.read("run.stderr"))
+	}
+	want, got := sandbox.lines(5), strings.Split(first.read("run.stdout"), "\n")
+	if len(got) < 7 {
+		t.Fatalf("printed %q", got)
+	}
+	for i, what := range []string{"net", "ipc", "uts", "pid", "boot id"} {
+		if alike := got[i] == want[i]; alike != (what != "pid") {
+			t.Errorf("%s: %s, the sandbox has %s", what, got[i], want[i])
+		}
+	}
+	if got[5] != "the-pod" {
+		t.Errorf("hostname %q, want the sandbox's", got[5])
+	}
+	if got[6] != "shared" {
+		t.Errorf("/dev/shm has %q, want what the sandbox wrote", got[6])
+	}
+
+	// One that joins by a namespace alone, as `docker --pid container:` does,
+	// with a file that was made after the machine was.
+	source := sandbox.box.path("late")
+	sandbox.must(os.WriteFile(source, []byte("late\n"), 0o644))
+	second := sandbox.member("cat /mnt/late; kill -0 1 && echo up; exec sleep 1000", specs.PIDNamespace)
+	second.spec.Annotations = nil
+	second.must(os.WriteFile(second.path("rootfs/mnt/late"), nil, 0o644))
+	second.spec.Mounts = append(second.spec.Mounts,
+		specs.Mount{Destination: "/mnt/late", Type: "bind", Source: source, Options: []string{"bind", "ro"}})
+	second.up()
+	contains(t, second.read("stdout"), "late\n")
+	if a, b := second.hostPids()["monitor"], sandbox.hostPids()["monitor"]; a != b {
+		t.Errorf("monitor %d, the sandbox has %d", a, b)
+	}
+	if out := sandbox.runs("exec", sandbox.id, "sh", "-c", "cat /proc/[0-9]*/cmdline"); strings.Count(out, "sleep") != 2 {
+		t.Errorf("the sandbox's pid namespace has %q, want two sleeps", out)
+	}
+	// Its own limits, its own pause.
+	second.runs("pause", second.id)
+	second.wantStatus("paused")
+	sandbox.runs("exec", sandbox.id, "true")
+	second.runs("resume", second.id)
+	second.runs("delete", "--force", second.id)
+	sandbox.wantStatus(specs.StateRunning)
+	sandbox.runs("delete", "--force", sandbox.id)
+	sandbox.wantNothing()
+}
+
+// The machine goes with its last container, whichever that is.
+func TestPodOutlivesItsSandbox(t *testing.T) {
+	t.Parallel()
+	sandbox := newBox(t).sandbox()
+	sandbox.up()
+	members := []*container{
+		sandbox.member("echo up; exec sleep 1000", specs.NetworkNamespace),
+		sandbox.member("echo up; exec sleep 1000", specs.NetworkNamespace),
+	}
+	for _, c := range members {
+		c.up()
+	}
+	sandbox.runs("delete", "--force", sandbox.id)
+	for _, c := range members {
+		c.wantStatus(specs.StateRunning)
+		if out := c.runs("exec", c.id, "echo", "alive"); out != "alive\n" {
+			t.Errorf("exec printed %q", out)
+		}
+	}
+	late := sandbox.container("exec sleep 1000")
+	late.spec.Annotations = members[0].spec.Annotations
+	contains(t, late.refused(), sandbox.id, "no running container")
+	members[0].runs("kill", members[0].id, "KILL")
+	members[0].waitStopped(soon)
+	members[0].runs("delete", members[0].id)
+	members[1].wantStatus(specs.StateRunning)
+	members[1].runs("delete", "--force", members[1].id)
+	sandbox.wantNothing()
+}
+
+// refused asserts that create fails and leaves no state; others of the box may
+// be there.
+func (c *container) refused() string {
+	c.t.Helper()
+	if r := c.finish(c.creation()); r.code == 0 {
+		c.t.Fatal("create succeeded")
+	}
+	if _, err := os.Stat(filepath.Join(c.state, c.id)); !errors.Is(err, os.ErrNotExist) {
+		c.t.Errorf("state directory: %v, want it gone", err)
+	}
+	return c.read("stderr")
+}
+
+// A member's create that fails or is killed leaves the pod as it was.
+func TestPodKilledCreate(t *testing.T) {
+	t.Parallel()
+	sandbox := newBox(t).sandbox()
+	sandbox.up()
+	bad := sandbox.member("true", specs.NetworkNamespace)
+	bad.spec.Process.Args = []string{"/bin/nonsuch"}
+	contains(t, bad.refused(), "/bin/nonsuch", "no such file or directory")
+	hook := sandbox.member("true", specs.NetworkNamespace)
+	hook.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{hook.hook("exit 3")}}
+	contains(t, hook.refused(), "exit status 3")
+	for _, ms := range []int{0, 5, 10, 20, 35, 60, 100, 150, 250, 400, 600} {
+		c := sandbox.member("exec sleep 1000", specs.NetworkNamespace)
+		cmd := c.creation()
+		c.must(cmd.Start())
+		// The moment is the input of this test, not a wait for something.
+		time.Sleep(time.Duration(ms) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) {
+			c.must(err)
+			c.wantStatus(specs.StateCreated)
+			c.runs("delete", c.id)
+		}
+		waitFor(t, "the state directory goes", soon, func() bool {
+			_, err := os.Stat(filepath.Join(c.state, c.id))
+			return errors.Is(err, os.ErrNotExist)
+		})
+	}
+	sandbox.wantStatus(specs.StateRunning)
+	if out := sandbox.runs("exec", sandbox.id, "echo", "alive"); out != "alive\n" {
+		t.Errorf("exec printed %q", out)
+	}
+	sandbox.runs("delete", "--force", sandbox.id)
+	sandbox.wantNothing()
+}
+
+// When a member's holder is killed, that container is over; when the machine's
+// processes are, all are.
+func TestPodKillOurProcesses(t *testing.T) {
+	t.Parallel()
+	for _, victim := range []string{"monitor", "qemu"} {
+		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
+			sandbox := newBox(t).sandbox()
+			sandbox.up()
+			a := sandbox.member("echo up; exec sleep 1000", specs.NetworkNamespace)
+			b := sandbox.member("echo up; exec sleep 1000", specs.NetworkNamespace)
+			a.up()
+			b.up()
+			a.must(unix.Kill(a.hostPids()["holder"], unix.SIGKILL))
+			a.waitStopped(soon)
+			b.wantStatus(specs.StateRunning)
+			a.runs("delete", a.id)
+			sandbox.must(unix.Kill(sandbox.processes()[victim], unix.SIGKILL))
+			for _, c := range []*container{b, sandbox} {
+				c.waitStopped(soon)
+				c.runs("delete", c.id)
+			}
+			sandbox.wantNothing()
+		})
+	}
+}
+
+// A pod that is not ours is named, not made up.
+func TestPodWithoutSandbox(t *testing.T) {
+	t.Parallel()
+	c := newBox(t).container("true")
+	c.spec.Annotations = map[string]string{
+		"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.SandboxID": "elsewhere",
+	}
+	contains(t, c.createFails(), `"elsewhere"`, "no running container")
+}
