@@ -50,6 +50,7 @@ func (c *Container) Exec(o ExecOpts) (*Exec, error) {
 	}
 	err = conn.Send(monitor.Request{
 		Op: monitor.OpExec, ID: c.State.ID, Process: o.Process, Cgroup: o.Cgroup, IgnorePaused: o.IgnorePaused,
+		Warnings: warnings,
 	}, o.Stdio...)
 	var a monitor.Reply
 	if err == nil {

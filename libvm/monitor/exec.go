@@ -32,6 +32,9 @@ func (m *monitor) exec(c *container, r request) {
 		r.reply(Reply{Error: "exec: a process and its files are needed"})
 		return
 	}
+	for _, w := range r.Warnings {
+		c.log.Warn("exec: ", w)
+	}
 	m.execs++
 	id := "exec-" + strconv.Itoa(m.execs)
 	go func() {

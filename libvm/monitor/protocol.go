@@ -100,6 +100,8 @@ type Request struct {
 	// Process is the exec's, as config.json has one.
 	Process *specs.Process `json:"process,omitempty"`
 	Cgroup  string         `json:"cgroup,omitempty"`
+	// Warnings are for the container's log: exec may have nowhere to say them.
+	Warnings []string `json:"warnings,omitempty"`
 	// IgnorePaused lets an exec into a paused container wait.
 	IgnorePaused bool                  `json:"ignorePaused,omitempty"`
 	Resources    *specs.LinuxResources `json:"resources,omitempty"`
