@@ -74,6 +74,13 @@ func Open(b plan.Bind) (*os.File, error) {
 // Attach shows tree, which Open returned for b, at b's target.
 func (s *Staging) Attach(b plan.Bind, tree *os.File) error {
 	target := filepath.Join(s.Dir, b.Target)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(tree.Fd()), &st); err != nil {
+		return fmt.Errorf("stage %s: %w", b.Source, err)
+	}
+	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFSOCK || kind == unix.S_IFIFO {
+		return standIn(target, &st)
+	}
 	if err := makeMountpoint(target, b.Dir); err != nil {
 		return fmt.Errorf("stage %s: %w", b.Source, err)
 	}
@@ -100,10 +107,10 @@ func (s *Staging) Attach(b plan.Bind, tree *os.File) error {
 func (s *Staging) Detach(b plan.Bind) error {
 	target := filepath.Join(s.Dir, b.Target)
 	err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) {
 		return nil // not attached
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EINVAL) { // a stand-in is no mount
 		return fmt.Errorf("unmount %s from the staging directory: %w", b.Source, err)
 	}
 	// The empty mount point, in our own tmpfs, and what was made for it alone.
@@ -156,6 +163,22 @@ func makeMountpoint(path string, dir bool) error {
 		return err
 	}
 	return os.WriteFile(path, nil, 0o444)
+}
+
+// standIn makes a socket or named pipe like the one that st describes, in our
+// own tmpfs. virtiofsd cannot look up a mount whose root is neither directory
+// nor regular file, and the host's end of it cannot be reached anyway.
+func standIn(path string, st *unix.Stat_t) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mknod(path, st.Mode, 0); err != nil {
+		return &os.PathError{Op: "stage", Path: path, Err: err}
+	}
+	if err := os.Lchown(path, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return os.Chmod(path, os.FileMode(st.Mode&0o777)) // mknod heeds the umask
 }
 
 // Remove unmounts a staging directory and what is mounted below it, if it is

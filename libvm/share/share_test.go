@@ -69,6 +69,13 @@ func TestStaging(t *testing.T) {
 	file := write("secrets/wanted", "w")
 	write("secrets/sibling", "s")
 	tree := filepath.Dir(write("tree/a", "a"))
+	socket := filepath.Join(host, "socket")
+	if err := unix.Mknod(socket, unix.S_IFSOCK|0o600, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(socket, 0o666); err != nil {
+		t.Fatal(err)
+	}
 
 	inNamespace(t, func() {
 		s, err := New(dir)
@@ -79,6 +86,7 @@ func TestStaging(t *testing.T) {
 		for _, b := range []plan.Bind{
 			{Source: file, Target: "binds/c1/0/wanted"},
 			{Source: tree, Target: "binds/c1/1/tree", Dir: true, ReadOnly: true},
+			{Source: socket, Target: "binds/c1/3/socket"},
 		} {
 			if err := s.Add(b); err != nil {
 				t.Error(err)
@@ -87,6 +95,9 @@ func TestStaging(t *testing.T) {
 		entries, err := os.ReadDir(filepath.Join(dir, "binds/c1/0"))
 		if err != nil || len(entries) != 1 || entries[0].Name() != "wanted" {
 			t.Errorf("beside the file: %v, %v; want it alone", entries, err)
+		}
+		if st, err := os.Lstat(filepath.Join(dir, "binds/c1/3/socket")); err != nil || st.Mode() != os.ModeSocket|0o666 {
+			t.Errorf("the socket: %v, %v", st, err)
 		}
 		err = os.WriteFile(filepath.Join(dir, "binds/c1/1/tree/new"), nil, 0o600)
 		if err == nil || !strings.Contains(err.Error(), "read-only") {
