@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -21,9 +22,13 @@ import (
 	"github.com/runm/runm/libvm/plan"
 )
 
-// Staging is the directory to be exported.
+// Staging is the directory to be exported. The guest may write to what is shown
+// in it and not to the directory itself: it would make symbolic links there, and
+// whoever mounts something later would follow them on the host.
 type Staging struct {
 	Dir string
+	// own is the directory again, writable, at a place without a path.
+	own *os.File
 }
 
 // New mounts an empty staging directory on dir, which must exist. The host's
@@ -37,7 +42,22 @@ func New(dir string) (*Staging, error) {
 	if err := unix.Mount("runm", dir, "tmpfs", flags, "mode=0755,size=1m"); err != nil {
 		return nil, fmt.Errorf("mount staging directory %s: %w", dir, err)
 	}
-	return &Staging{Dir: dir}, nil
+	own, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open staging directory %s: %w", dir, err)
+	}
+	s := &Staging{Dir: dir, own: os.NewFile(uintptr(own), dir)}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &attr); err != nil {
+		s.own.Close()
+		return nil, fmt.Errorf("make staging directory %s read-only: %w", dir, err)
+	}
+	return s, nil
+}
+
+// writable is where target can be made.
+func (s *Staging) writable(target string) string {
+	return filepath.Join("/proc/self/fd", strconv.Itoa(int(s.own.Fd())), target)
 }
 
 // Add shows b's source, in the caller's mount namespace, at b's target.
@@ -79,9 +99,9 @@ func (s *Staging) Attach(b plan.Bind, tree *os.File) error {
 		return fmt.Errorf("stage %s: %w", b.Source, err)
 	}
 	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFSOCK || kind == unix.S_IFIFO {
-		return standIn(target, &st)
+		return standIn(s.writable(b.Target), &st)
 	}
-	if err := makeMountpoint(target, b.Dir); err != nil {
+	if err := makeMountpoint(s.writable(b.Target), b.Dir); err != nil {
 		return fmt.Errorf("stage %s: %w", b.Source, err)
 	}
 	fd := int(tree.Fd())
@@ -114,7 +134,7 @@ func (s *Staging) Detach(b plan.Bind) error {
 		return fmt.Errorf("unmount %s from the staging directory: %w", b.Source, err)
 	}
 	// The empty mount point, in our own tmpfs, and what was made for it alone.
-	for dir := target; dir != s.Dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
+	for dir := b.Target; dir != "." && os.Remove(s.writable(dir)) == nil; dir = filepath.Dir(dir) {
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package share
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,6 +99,23 @@ func TestStaging(t *testing.T) {
 		}
 		if st, err := os.Lstat(filepath.Join(dir, "binds/c1/3/socket")); err != nil || st.Mode() != os.ModeSocket|0o666 {
 			t.Errorf("the socket: %v, %v", st, err)
+		}
+		// The guest's server of the share has this way to it and no other.
+		if err := os.Symlink("/etc", filepath.Join(dir, "binds/c2")); !errors.Is(err, unix.EROFS) {
+			t.Errorf("a symbolic link in the staging directory: %v, want %v", err, unix.EROFS)
+		}
+		late := plan.Bind{Source: tree, Target: "binds/c2/0/tree", Dir: true}
+		if err := s.Add(late); err != nil {
+			t.Errorf("one that comes later: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "binds/c2/0/tree/a")); err != nil {
+			t.Error(err)
+		}
+		if err := s.Detach(late); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(filepath.Join(dir, "binds")); err != nil || len(left) != 1 {
+			t.Errorf("after Detach: %v, %v; want c1 alone", left, err)
 		}
 		err = os.WriteFile(filepath.Join(dir, "binds/c1/1/tree/new"), nil, 0o600)
 		if err == nil || !strings.Contains(err.Error(), "read-only") {
