@@ -44,7 +44,7 @@ type measure struct {
 // them when it is "".
 func choose(names string) ([]measure, error) {
 	all := []measure{
-		{"cold", cold}, {"phases", phases}, {"exec", execs}, {"stream", stream}, {"burst", burst}, {"peers", peers},
+		{"cold", cold}, {"phases", phases}, {"exec", execs}, {"stream", stream}, {"network", networks}, {"burst", burst}, {"peers", peers},
 	}
 	if names == "" {
 		return all, nil
@@ -174,10 +174,16 @@ func (b *bench) bundle(name string, args ...string) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
+	return b.write(name, b.spec(args))
+}
+
+// write makes the bundle dir/name.
+func (b *bench) write(name string, s *specs.Spec) (string, error) {
+	dir := filepath.Join(b.dir, "bundles", name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	data, err := json.Marshal(b.spec(args))
+	data, err := json.Marshal(s)
 	if err != nil {
 		return "", err
 	}

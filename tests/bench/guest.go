@@ -34,21 +34,26 @@ func buildInitrd(dir, name string, flags ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	initrd := filepath.Join(dir, name+".cpio")
+	return initrd, packInitrd(initrd, content)
+}
+
+// packInitrd writes an initramfs with one program, init.
+func packInitrd(initrd string, init []byte) error {
 	var image bytes.Buffer
 	w := cpio.Newc.Writer(&image)
 	for i, r := range []cpio.Record{
 		cpio.Directory("dev", 0o755),
 		cpio.CharDev("dev/console", 0o600, 5, 1),
-		cpio.StaticFile("init", string(content), 0o755),
+		cpio.StaticFile("init", string(init), 0o755),
 	} {
 		r.Ino = uint64(i + 1)
 		if err := w.WriteRecord(r); err != nil {
-			return "", fmt.Errorf("cpio: %w", err)
+			return fmt.Errorf("cpio: %w", err)
 		}
 	}
 	if err := cpio.WriteTrailer(w); err != nil {
-		return "", fmt.Errorf("cpio: %w", err)
+		return fmt.Errorf("cpio: %w", err)
 	}
-	initrd := filepath.Join(dir, name+".cpio")
-	return initrd, os.WriteFile(initrd, image.Bytes(), 0o600)
+	return os.WriteFile(initrd, image.Bytes(), 0o600)
 }

@@ -36,7 +36,7 @@ func main() {
 	flag.IntVar(&o.atOnce, "at-once", 20, "`containers` that are started at once")
 	flag.IntVar(&o.mib, "mib", 1024, "`MiB` that go through a stream")
 	flag.IntVar(&o.cpus, "cpus", 0, "`vCPUs` of each guest, floors included (default: as many as runm gives)")
-	flag.StringVar(&o.only, "only", "", "measure only what is named: `cold, phases, exec, stream, burst or peers`, by commas")
+	flag.StringVar(&o.only, "only", "", "measure only what is named: `cold, phases, exec, stream, network, burst or peers`, by commas")
 	flag.StringVar(&o.json, "json", "", "write everything measured to `file`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
