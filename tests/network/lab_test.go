@@ -284,12 +284,15 @@ func makeRootfs(dir string) error {
 }
 
 // tryCreate writes config.json and creates the container.
-func (c *container) tryCreate() result {
+func (c *container) tryCreate() result { c.t.Helper(); return c.tryCreateIn(c.root()) }
+
+// tryCreateIn is tryCreate with another --root.
+func (c *container) tryCreateIn(root string) result {
 	c.t.Helper()
 	config, err := json.Marshal(c.spec)
 	c.must(err)
 	c.must(os.WriteFile(filepath.Join(c.bundle, "config.json"), config, 0o644))
-	cmd := exec.Command(runm, "--debug", "--root", c.root(), "create", "--bundle", c.bundle, c.id)
+	cmd := exec.Command(runm, "--debug", "--root", root, "create", "--bundle", c.bundle, c.id)
 	// They are the container's, for as long as it lives.
 	out, err := os.Create(filepath.Join(c.bundle, "output"))
 	c.must(err)

@@ -58,25 +58,40 @@ func TestNone(t *testing.T) {
 	}
 }
 
-// TestShared: a second machine in a namespace is refused by name. Nothing of it
-// is left, and the first goes on.
+// TestShared: a second container in a namespace is in the same machine; where it
+// cannot join that one, because another --root has it, it is refused by name.
+// Nothing of it is left, and the first goes on.
 func TestShared(t *testing.T) {
 	l := newLab(t)
 	first := l.container("")
 	first.run()
 	ns := first.netns()
 	ns.plug("eth0", "10.77.0.2/24")
-	second := l.container(ns.path)
-	err := second.tryCreate().err
+	l.waitFor("the first one's network", func() bool { return strings.Contains(first.sh("ip addr"), "10.77.0.2/24") })
+
+	stranger := l.container(ns.path)
+	root := filepath.Join(l.dir, "other")
+	err := stranger.tryCreateIn(root).err
 	if err == nil {
-		t.Fatal("created")
+		t.Fatal("created in another root")
 	}
 	l.contains(err.Error(), "another machine is in this network namespace")
-	if r := l.try("state", second.id); r.err == nil {
-		t.Errorf("the second one's state: %s", r.stdout)
+	if left, err := filepath.Glob(filepath.Join(root, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left in the other root: %q, %v", left, err)
 	}
-	l.waitFor("the first one's network", func() bool { return strings.Contains(first.sh("ip addr"), "10.77.0.2/24") })
 	ping(l.out, "10.77.0.2")
+
+	second := l.container(ns.path)
+	second.run()
+	l.contains(second.sh("ip addr"), "10.77.0.2/24")
+	serving := first.background("nc -l -p 80 -e echo hello")
+	first.waitListens(80)
+	l.contains(second.sh("nc -w 5 127.0.0.1 80 </dev/null"), "hello")
+	serving()
+	// The network is the machine's, and stays with it.
+	l.must(l.try("delete", "--force", first.id).err)
+	ping(l.out, "10.77.0.2")
+	ping(second, "10.77.0.1")
 }
 
 // TestTooMany: an interface beyond the machine's NICs fails start, which can be
