@@ -5,6 +5,7 @@ package network
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -158,4 +159,21 @@ func TestPaused(t *testing.T) {
 	l.must(l.try("resume", c.id).err)
 	l.waitFor("the address", func() bool { return strings.Contains(c.sh("ip addr"), "10.77.0.2/24") })
 	ping(l.out, "10.77.0.2")
+}
+
+// TestUserNamespace: the network namespace belongs to the container's user
+// namespace, and the interface comes after create.
+func TestUserNamespace(t *testing.T) {
+	l := newLab(t)
+	c := l.container("")
+	l.must(os.Chmod(c.bundle, 0o755))
+	c.spec.Linux.Namespaces = append(c.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	c.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+	c.spec.Linux.GIDMappings = c.spec.Linux.UIDMappings
+	l.must(l.command(exec.Command("chown", "-R", "100000:100000", filepath.Join(c.bundle, "rootfs"))).err)
+	c.create()
+	c.netns().plug("eth0", "10.77.0.2/24", "fd00:77::2/64")
+	c.start()
+	l.contains(c.sh("ip addr show eth0"), "10.77.0.2/24", "fd00:77::2/64")
+	ping(l.out, "10.77.0.2", "fd00:77::2")
 }
