@@ -217,13 +217,13 @@ func (m *monitor) overhead(c *container, spec *specs.Spec) int64 {
 	return max(0, guest) + cgroup.VMMMemoryBytes
 }
 
-// moveMachine puts the machine into the cgroup of the oldest container left, so
+// moveMachine puts the machine into the cgroup of the oldest other container, so
 // that the payer's can be removed.
 func (m *monitor) moveMachine() error {
 	old := m.payer
 	m.payer = nil
 	for _, c := range m.containers {
-		if c.create == nil && (m.payer == nil || c.state.Created.Before(m.payer.state.Created)) {
+		if c != old && c.create == nil && (m.payer == nil || c.state.Created.Before(m.payer.state.Created)) {
 			m.payer = c
 		}
 	}
@@ -248,6 +248,9 @@ func (m *monitor) moveMachine() error {
 		return err
 	}
 	for _, pid := range pids {
+		if pid == old.state.Holder.Pid {
+			continue
+		}
 		if err := cg.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
@@ -375,6 +378,14 @@ func (m *monitor) fail(c *container, cause error) {
 	m.forget(c)
 	_ = c.create.Send(Step{Kind: StepFailed, Error: cause.Error()})
 	c.create.Close()
+	// Who waits for it to be created sees that there is none, as of a monitor
+	// that has ended.
+	for _, r := range c.created {
+		r.conn.Close()
+	}
+	for _, r := range c.destroyers {
+		r.reply(Reply{})
+	}
 	m.failed = m.failed || c.setup == m.setup
 }
 
@@ -481,9 +492,14 @@ func (m *monitor) finish(c *container, e ended) {
 	}
 	c.status = specs.StateStopped
 	c.listener.Close()
-	if m.last(c) {
+	switch {
+	case m.last(c):
 		m.endMachine()
 		c.log.Debug("machine is gone")
+	case m.payer == c:
+		if err := m.moveMachine(); err != nil {
+			c.log.Error("move the machine to another container's cgroup: ", err)
+		}
 	}
 	c.stdio.close()
 	if err := m.unstage(c); err != nil {
@@ -497,11 +513,6 @@ func (m *monitor) finish(c *container, e ended) {
 	}
 	c.log.Debug("holder has ended")
 	m.forget(c)
-	if m.payer == c && len(m.containers) > 0 {
-		if err := m.moveMachine(); err != nil {
-			c.log.Error("move the machine to another container's cgroup: ", err)
-		}
-	}
 	for _, r := range append(c.waiters, c.destroyers...) {
 		r.reply(Reply{OOMKills: e.oomKills})
 	}
@@ -521,9 +532,6 @@ func (m *monitor) destroy(c *container, r *request) {
 	switch {
 	case c.create != nil:
 		m.fail(c, errDestroyed)
-		for _, r := range append(c.waiters, c.destroyers...) {
-			r.reply(Reply{})
-		}
 	case m.last(c):
 		m.finish(c, ended{status: killed})
 	default:
