@@ -504,3 +504,43 @@ spare1:       0       0    0    0    0     0          0         0        0      
 		t.Errorf("got %+v, want %+v", *got[0], want)
 	}
 }
+
+func TestJoinNamespaces(t *testing.T) {
+	pids := func(id string) (int, error) {
+		if id == "pod" {
+			return 42, nil
+		}
+		return 0, errNoContainer
+	}
+	for _, c := range []struct {
+		ns   specs.LinuxNamespace
+		want string
+		err  error
+	}{
+		{specs.LinuxNamespace{Type: specs.IPCNamespace}, "", nil},
+		{specs.LinuxNamespace{Type: specs.IPCNamespace, Path: "container:pod"}, "/proc/42/ns/ipc", nil},
+		{specs.LinuxNamespace{Type: specs.PIDNamespace, Path: "container:pod"}, "/proc/42/ns/pid", nil},
+		{specs.LinuxNamespace{Type: specs.UTSNamespace, Path: "container:gone"}, "", errNoContainer},
+		{specs.LinuxNamespace{Type: specs.MountNamespace, Path: "container:pod"}, "", errNamespace},
+		{specs.LinuxNamespace{Type: specs.IPCNamespace, Path: "/proc/1/ns/ipc"}, "", errNamespace},
+	} {
+		spec := &specs.Spec{Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{c.ns}}}
+		err := joinNamespaces(spec, pids)
+		if !errors.Is(err, c.err) || err == nil && spec.Linux.Namespaces[0].Path != c.want {
+			t.Errorf("%v: %q, %v; want %q, %v", c.ns, spec.Linux.Namespaces[0].Path, err, c.want, c.err)
+		}
+	}
+}
+
+func TestShmRefuses(t *testing.T) {
+	s := newShms(api.ShmDir)
+	for _, source := range []string{"/x", "/x/y", "/-1/y", "/10", "/10/", "/10/..", "/10/../../etc", "/10/."} {
+		spec := &specs.Spec{Mounts: []specs.Mount{{Destination: "/dev/shm", Source: api.ShmDir + source}}}
+		if err := s.prepare(spec); !errors.Is(err, errShm) {
+			t.Errorf("%s: %v, want %v", source, err, errShm)
+		}
+	}
+	if len(s.made) != 0 {
+		t.Errorf("made %v", s.made)
+	}
+}

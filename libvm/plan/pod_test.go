@@ -1,0 +1,119 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/config"
+)
+
+func TestSandboxOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		want        string
+	}{
+		"nothing":               {nil, ""},
+		"containerd, container": {map[string]string{criContainerType: "container", criSandboxID: "pod"}, "pod"},
+		"containerd, sandbox":   {map[string]string{criContainerType: "sandbox", criSandboxID: "c1"}, ""},
+		"containerd, no type":   {map[string]string{criSandboxID: "pod"}, ""},
+		"CRI-O, container":      {map[string]string{crioContainerType: "container", crioSandboxID: "pod"}, "pod"},
+		"CRI-O, sandbox":        {map[string]string{crioContainerType: "sandbox", crioSandboxID: "pod"}, ""},
+		"podman, member":        {map[string]string{crioSandboxID: "pod"}, "pod"},
+		"podman, infra":         {map[string]string{crioSandboxID: "c1"}, ""},
+	} {
+		if got := SandboxOf("c1", c.annotations); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// A sandbox's machine has what containerd announces for the pod.
+func TestSandboxSize(t *testing.T) {
+	annotations := map[string]string{
+		criContainerType: "sandbox", criSandboxMemory: "1073741824",
+		criSandboxQuota: "250000", criSandboxPeriod: "100000",
+	}
+	network := &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}
+	for name, c := range map[string]struct {
+		change   func(map[string]string)
+		cpus, mm int
+	}{
+		"as announced":  {func(map[string]string) {}, 3, 2048},
+		"of no pod":     {func(a map[string]string) { delete(a, criContainerType) }, 1, 512},
+		"no limits":     {func(a map[string]string) { a[criSandboxMemory], a[criSandboxQuota] = "0", "0" }, 1, 512},
+		"not a number":  {func(a map[string]string) { a[criSandboxMemory], a[criSandboxQuota] = "1g", "" }, 1, 512},
+		"no period":     {func(a map[string]string) { delete(a, criSandboxPeriod) }, 3, 2048},
+		"not a sandbox": {func(a map[string]string) { a[criContainerType] = "container" }, 1, 512},
+	} {
+		a := map[string]string{}
+		for k, v := range annotations {
+			a[k] = v
+		}
+		c.change(a)
+		var p Plan
+		if err := p.machine(&specs.Spec{Linux: network, Annotations: a}, config.Default(), testHost()); err != nil {
+			t.Fatal(err)
+		}
+		if p.Machine.CPUs != c.cpus || p.Machine.MemoryMiB != c.mm {
+			t.Errorf("%s: %d vCPUs and %d MiB, want %d and %d", name, p.Machine.CPUs, p.Machine.MemoryMiB, c.cpus, c.mm)
+		}
+	}
+}
+
+// What another container of the pod has is joined in the guest, and the name of
+// a joined UTS namespace is left alone.
+func TestPodMember(t *testing.T) {
+	paths := map[specs.LinuxNamespaceType]string{
+		specs.NetworkNamespace: "/run/netns/pod", specs.IPCNamespace: "/proc/7/ns/ipc",
+		specs.UTSNamespace: "/proc/7/ns/uts", specs.CgroupNamespace: "/proc/7/ns/cgroup", specs.PIDNamespace: "",
+	}
+	dir := bundleDir(t)
+	spec := readSpec(t, "busybox", dir)
+	spec.Hostname, spec.Linux.Namespaces = "", nil
+	for kind, path := range paths {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: path})
+	}
+	limit := int64(1 << 30)
+	spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+	b, err := loadSpec(t, dir, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := testHost()
+	h.Pod = &Pod{MemoryMiB: 512, Owners: map[string]string{"/run/netns/pod": "sandbox", "/proc/7/ns/ipc": "sandbox", "/proc/7/ns/uts": "other"}}
+	p, err := Make("c1", b, config.Default(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Machine.MemoryMiB != 0 || p.Machine.Kernel != "" {
+		t.Errorf("a machine of its own: %+v", p.Machine)
+	}
+	if p.Guest.Hostname != "" {
+		t.Errorf("hostname %q, want the joined one", p.Guest.Hostname)
+	}
+	got := map[specs.LinuxNamespaceType]string{}
+	for _, n := range p.Guest.Linux.Namespaces {
+		got[n.Type] = n.Path
+	}
+	want := map[specs.LinuxNamespaceType]string{
+		specs.MountNamespace: "", specs.CgroupNamespace: "", specs.PIDNamespace: "",
+		specs.IPCNamespace: api.NamespaceOf + "sandbox", specs.UTSNamespace: api.NamespaceOf + "other",
+	}
+	for kind, path := range want {
+		if g, ok := got[kind]; !ok || g != path {
+			t.Errorf("%s: %q, %v, want %q", kind, g, ok, path)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("namespaces %v, want %v", got, want)
+	}
+	isCgroup := func(w string) bool { return strings.Contains(w, "/proc/7/ns/cgroup") }
+	isMemory := func(w string) bool { return strings.Contains(w, "memory.limit: 1024 MiB") }
+	if !slices.ContainsFunc(p.Warnings, isCgroup) || !slices.ContainsFunc(p.Warnings, isMemory) || len(p.Warnings) != 2 {
+		t.Errorf("warnings %q, want one for the cgroup namespace and one for the memory", p.Warnings)
+	}
+}
