@@ -97,7 +97,12 @@ func (w *wiring) run() {
 	<-settled.C
 	for {
 		select {
-		case <-changed:
+		case _, ok := <-changed:
+			if !ok {
+				w.m.log.Error("network: its changes are no longer heard of; restart the container to have them")
+				changed = nil
+				continue
+			}
 			settled.Reset(settleTime)
 		case <-settled.C:
 			w.follow()

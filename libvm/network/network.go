@@ -234,7 +234,8 @@ func (n *Network) tell(ctx context.Context, g Guest, s *snapshot) error {
 
 // Watch sends on the channel that it returns when something of the namespace's
 // network may have changed, until stop is called. Nothing is told twice that
-// nobody has received.
+// nobody has received. The channel is closed when there is nothing to be heard
+// any more.
 func (n *Network) Watch() (changed <-chan struct{}, stop func(), err error) {
 	s, err := nl.SubscribeAt(n.ns.handle(), -1, unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
@@ -244,11 +245,12 @@ func (n *Network) Watch() (changed <-chan struct{}, stop func(), err error) {
 	}
 	ch := make(chan struct{}, 1)
 	go func() {
+		defer close(ch)
 		for {
 			_, _, err := s.Receive()
 			// So much happened that the kernel had to drop some of it.
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {
-				return // stopped
+				return // stopped, or it is of no use
 			}
 			select {
 			case ch <- struct{}{}:

@@ -356,7 +356,11 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop()
+	defer func() {
+		stop()
+		for range changed { // ends
+		}
+	}()
 	for _, script := range []string{
 		"ip link set eth0 up", "ip addr add 10.1.0.2/24 dev eth0", "ip route add 10.2.0.0/16 dev eth0",
 		"ip addr add fd00::2/64 dev eth0 nodad", "ip -6 route add fd00:2::/64 dev eth0",
