@@ -169,7 +169,7 @@ func (m *monitor) accept(c *container) error {
 	if err := os.Mkdir(c.shareDir(), 0o700); err != nil {
 		return fmt.Errorf("staging directory: %w", err)
 	}
-	c.cgroup, err = cgroup.New(c.id, c.setup.Spec, c.setup.Systemd, hostOverhead(c.state), nil)
+	c.cgroup, err = hostCgroup(c.state)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (m *monitor) moveMachine() error {
 	}
 	c := m.payer
 	c.state.OverheadBytes = m.overhead(c, c.state.Spec)
-	cg, err := cgroup.New(c.id, c.state.Spec, c.state.Systemd, hostOverhead(c.state), c.state.CgroupPaths)
+	cg, err := hostCgroup(c.state)
 	if err != nil {
 		return err
 	}
@@ -258,8 +258,10 @@ func (m *monitor) moveMachine() error {
 	return nil
 }
 
-func hostOverhead(s *store.State) cgroup.Overhead {
-	return cgroup.Overhead{MemoryBytes: s.OverheadBytes, Threads: cgroup.VMMThreads}
+// hostCgroup is the cgroup on the host that s describes.
+func hostCgroup(s *store.State) (*cgroup.Cgroup, error) {
+	over := cgroup.Overhead{MemoryBytes: s.OverheadBytes, Threads: cgroup.VMMThreads}
+	return cgroup.New(s.ID, plan.HostSpec(s.Spec), s.Systemd, over, s.CgroupPaths)
 }
 
 func (c *container) openLog() {

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/runm/runm/guest/api"
-	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/plan"
 )
@@ -313,7 +312,7 @@ func (m *monitor) update(c *container, r request) {
 	// The guest keeps the memory that it has, however small the limit becomes.
 	state := *c.state
 	state.Spec, state.OverheadBytes = &spec, m.overhead(c, &spec)
-	cg, err := cgroup.New(c.id, &spec, state.Systemd, hostOverhead(&state), state.CgroupPaths)
+	cg, err := hostCgroup(&state)
 	if err != nil {
 		r.reply(failure(err))
 		return

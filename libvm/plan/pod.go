@@ -39,6 +39,22 @@ func SandboxOf(id string, annotations map[string]string) string {
 	return sandbox
 }
 
+// HostSpec is s as its cgroup on the host is to have it. The CPU shares of a
+// pod's container are left out: the machine in its cgroup runs the whole pod,
+// and a sandbox has 2, the least there is, for a process that only waits. The
+// shares are the guest's, between the pod's containers; the pod's own weight is
+// that of the cgroup above them.
+func HostSpec(s *specs.Spec) *specs.Spec {
+	if s.Annotations[criContainerType] == "" && s.Annotations[crioContainerType] == "" ||
+		s.Linux == nil || s.Linux.Resources == nil || s.Linux.Resources.CPU == nil {
+		return s
+	}
+	host, linux, resources, cpu := *s, *s.Linux, *s.Linux.Resources, *s.Linux.Resources.CPU
+	cpu.Shares = nil
+	resources.CPU, linux.Resources, host.Linux = &cpu, &resources, &linux
+	return &host
+}
+
 // owner is the id of the container in pod that n is a namespace of, or "".
 func (pod *Pod) owner(n specs.LinuxNamespace) string {
 	if pod == nil {

@@ -117,3 +117,35 @@ func TestPodMember(t *testing.T) {
 		t.Errorf("warnings %q, want one for the cgroup namespace and one for the memory", p.Warnings)
 	}
 }
+
+// The machine of a pod does not get the weight of a process that waits.
+func TestHostSpec(t *testing.T) {
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		want        bool // the shares stay
+	}{
+		"of no pod":             {nil, true},
+		"containerd, sandbox":   {map[string]string{criContainerType: "sandbox"}, false},
+		"containerd, container": {map[string]string{criContainerType: "container"}, false},
+		"CRI-O, sandbox":        {map[string]string{crioContainerType: "sandbox"}, false},
+	} {
+		shares, quota := uint64(2), int64(5000)
+		s := &specs.Spec{Annotations: c.annotations, Linux: &specs.Linux{
+			CgroupsPath: "/pod/c1",
+			Resources:   &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares, Quota: &quota}},
+		}}
+		host := HostSpec(s)
+		if got := host.Linux.Resources.CPU.Shares != nil; got != c.want {
+			t.Errorf("%s: shares on the host: %v, want %v", name, got, c.want)
+		}
+		if host.Linux.CgroupsPath != "/pod/c1" || host.Linux.Resources.CPU.Quota != &quota {
+			t.Errorf("%s: more than the shares has changed: %+v", name, host.Linux)
+		}
+		if s.Linux.Resources.CPU.Shares != &shares {
+			t.Errorf("%s: config.json's own shares have changed", name)
+		}
+	}
+	if s := (&specs.Spec{Annotations: map[string]string{criContainerType: "sandbox"}}); HostSpec(s) != s {
+		t.Error("without linux there is nothing to change")
+	}
+}
