@@ -153,10 +153,11 @@ func (c *Container) ask(r monitor.Request) (*monitor.Reply, error) {
 	return &a, replyError(&a)
 }
 
-// query is ask for a container that must be up.
+// query is ask for a container that must be up. One whose process has just
+// ended is not, and its clients know no other text for that.
 func (c *Container) query(r monitor.Request) (*monitor.Reply, error) {
 	a, err := c.ask(r)
-	if isGone(err) || errors.Is(err, ErrProcessDone) && r.Op != monitor.OpSignal {
+	if isGone(err) || errors.Is(err, ErrProcessDone) {
 		return nil, ErrNotRunning
 	}
 	return a, err

@@ -64,7 +64,7 @@ func (c *Container) Start(ctx context.Context) error {
 // container the error is ErrNotRunning; with all it is nil, as runc has it.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
 	_, err := c.query(monitor.Request{Op: monitor.OpSignal, Signal: int(sig), All: all})
-	if all && (errors.Is(err, ErrNotRunning) || errors.Is(err, ErrProcessDone)) {
+	if all && errors.Is(err, ErrNotRunning) {
 		return nil
 	}
 	return err
