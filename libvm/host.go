@@ -59,7 +59,8 @@ func host(s *specs.Spec, c config.Config, a config.Assets) (plan.Host, error) {
 		Initrd:    a.Initrd,
 		Hostname:  name,
 
-		HostNetwork: hostNetwork,
+		HostNetwork:   hostNetwork,
+		OwnNamespaces: ownNamespaces(s.Linux),
 	}, nil
 }
 
@@ -75,6 +76,29 @@ func namesHostNetwork(l *specs.Linux) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// ownNamespaces are the paths in l of namespaces that are this process's own:
+// the host's. A path that leads nowhere is nobody's.
+func ownNamespaces(l *specs.Linux) map[string]bool {
+	own := map[string]bool{}
+	if l == nil {
+		return own
+	}
+	for _, n := range l.Namespaces {
+		name, ok := sharedNamespaces[n.Type]
+		if !ok || n.Type == specs.NetworkNamespace || n.Path == "" {
+			continue
+		}
+		ours, err := os.Stat("/proc/self/ns/" + name)
+		if err != nil {
+			continue
+		}
+		if theirs, err := os.Stat(n.Path); err == nil && os.SameFile(ours, theirs) {
+			own[n.Path] = true
+		}
+	}
+	return own
 }
 
 // shareType takes virtiofs where it can be had.

@@ -33,7 +33,7 @@ func (p *Plan) guest(b *bundle.Bundle, h Host) error {
 	if l == nil {
 		l = &specs.Linux{}
 	}
-	p.Guest.Linux = p.guestLinux(l, h.Pod)
+	p.Guest.Linux = p.guestLinux(l, h)
 	p.inheritHostname(h.Hostname)
 	p.mounts(b)
 	return nil
@@ -56,14 +56,14 @@ func (p *Plan) inheritHostname(name string) {
 	}
 }
 
-func (p *Plan) guestLinux(l *specs.Linux, pod *Pod) *specs.Linux {
+func (p *Plan) guestLinux(l *specs.Linux, h Host) *specs.Linux {
 	return &specs.Linux{
 		UIDMappings:       slices.Clone(l.UIDMappings),
 		GIDMappings:       slices.Clone(l.GIDMappings),
 		Sysctl:            maps.Clone(l.Sysctl),
 		Resources:         GuestResources(l.Resources),
 		CgroupsPath:       "/" + p.ID,
-		Namespaces:        p.namespaces(l.Namespaces, pod),
+		Namespaces:        p.namespaces(l.Namespaces, h),
 		Devices:           devices(l.Devices),
 		Seccomp:           l.Seccomp,
 		RootfsPropagation: l.RootfsPropagation,
@@ -97,18 +97,22 @@ func devices(list []specs.LinuxDevice) []specs.LinuxDevice {
 //     look for its own among the guest's.
 //   - the others: a new one if config.json names one, or that of another
 //     container of the pod. Another one that is given by path is in another
-//     kernel: a new one is as close as the guest can come. One that is absent
-//     means the kernel's own.
-func (p *Plan) namespaces(namespaces []specs.LinuxNamespace, pod *Pod) []specs.LinuxNamespace {
+//     kernel: a new one is as close as the guest can come. One that is absent,
+//     or the host's own by path, means the kernel's own: the containers of a
+//     pod with the host's pid namespace get its sandbox's that way.
+func (p *Plan) namespaces(namespaces []specs.LinuxNamespace, h Host) []specs.LinuxNamespace {
 	guest := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
 	for i, n := range namespaces {
-		owner := pod.owner(n)
+		owner := h.Pod.owner(n)
 		switch n.Type {
 		case specs.NetworkNamespace:
 			continue
 		case specs.MountNamespace, specs.CgroupNamespace:
 			owner = ""
 		default:
+			if h.OwnNamespaces[n.Path] {
+				continue
+			}
 			joined := specs.LinuxNamespace{Type: n.Type}
 			if owner != "" {
 				joined.Path = api.NamespaceOf + owner

@@ -31,6 +31,9 @@ type Host struct {
 	// HostNetwork: the network namespace that config.json gives by path is the
 	// host's own.
 	HostNetwork bool
+	// OwnNamespaces are the paths that config.json gives of namespaces that are
+	// the host's own, of the types that the guest makes (not network).
+	OwnNamespaces map[string]bool
 	// Pod is the machine that the container joins, nil for one of its own.
 	Pod *Pod
 }

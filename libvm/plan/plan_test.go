@@ -233,10 +233,11 @@ func TestNamespaces(t *testing.T) {
 		"pid ipc uts mount network cgroup":    "mount cgroup pid ipc uts",
 		"network:/run/netns/a pid mount time": "mount cgroup pid time",
 		"pid:/proc/7/ns/pid mount:/p ipc":     "mount cgroup pid ipc", // two warnings
+		"pid:/proc/1/ns/pid ipc":              "mount cgroup ipc",
 	} {
 		var p Plan
 		var got []string
-		for _, n := range p.namespaces(namespaces(in), nil) {
+		for _, n := range p.namespaces(namespaces(in), Host{OwnNamespaces: map[string]bool{"/proc/1/ns/pid": true}}) {
 			if n.Path != "" {
 				t.Errorf("%s: the guest would join %s", in, n.Path)
 			}
@@ -245,7 +246,7 @@ func TestNamespaces(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: %s, want %s", in, strings.Join(got, " "), want)
 		}
-		if n := strings.Count(in, ":/p"); len(p.Warnings) != n {
+		if n := strings.Count(in, ":/p") - strings.Count(in, ":/proc/1/"); len(p.Warnings) != n {
 			t.Errorf("%s: %d warnings, want %d", in, len(p.Warnings), n)
 		}
 	}
