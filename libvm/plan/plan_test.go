@@ -347,14 +347,14 @@ func TestGuestProcess(t *testing.T) {
 		Args: []string{"a"}, Cwd: "/",
 		Capabilities:    &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL", "CAP_TEST"}},
 		ApparmorProfile: "a", SelinuxLabel: "s", CommandLine: "c",
-		User:      specs.User{Username: "u", UID: 3},
+		User:      specs.User{Username: "u", UID: 3, AdditionalGids: []uint32{7, 8, 7}},
 		Scheduler: &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 4},
 	}
 	got, err := GuestProcess(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"user":{"uid":3,"gid":0},"args":["a"],"cwd":"/","capabilities":{"bounding":["CAP_KILL"]},"scheduler":{"policy":"SCHED_FIFO","priority":4}}`
+	want := `{"user":{"uid":3,"gid":0,"additionalGids":[7,8]},"args":["a"],"cwd":"/","capabilities":{"bounding":["CAP_KILL"]},"scheduler":{"policy":"SCHED_FIFO","priority":4}}`
 	if mustJSON(t, got) != want {
 		t.Errorf("%s, want %s", mustJSON(t, got), want)
 	}

@@ -21,7 +21,7 @@ func GuestProcess(p *specs.Process) (*specs.Process, error) {
 			UID:            p.User.UID,
 			GID:            p.User.GID,
 			Umask:          p.User.Umask,
-			AdditionalGids: slices.Clone(p.User.AdditionalGids),
+			AdditionalGids: unique(p.User.AdditionalGids),
 		},
 		Args:            slices.Clone(p.Args),
 		Env:             slices.Clone(p.Env),
@@ -33,6 +33,18 @@ func GuestProcess(p *specs.Process) (*specs.Process, error) {
 		Scheduler:       p.Scheduler,
 		IOPriority:      p.IOPriority,
 	}, nil
+}
+
+// unique keeps the first of equal groups: Docker names one that both the image
+// and --group-add give twice, and runc shows it once.
+func unique(gids []uint32) []uint32 {
+	var out []uint32
+	for _, g := range gids {
+		if !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 // guestCapabilities leaves out the names CheckProcess warned of.
