@@ -494,11 +494,12 @@ func (m *monitor) finish(c *container, e ended) {
 	}
 	c.status = specs.StateStopped
 	c.listener.Close()
+	paid := m.payer == c && !m.last(c)
 	switch {
 	case m.last(c):
 		m.endMachine()
 		c.log.Debug("machine is gone")
-	case m.payer == c:
+	case paid:
 		if err := m.moveMachine(); err != nil {
 			c.log.Error("move the machine to another container's cgroup: ", err)
 		}
@@ -508,7 +509,7 @@ func (m *monitor) finish(c *container, e ended) {
 		c.log.Error(err)
 	}
 	if e.oomKills > 0 {
-		c.outOfMemory()
+		c.outOfMemory(paid)
 	}
 	if err := c.holderExit(e.status); err != nil {
 		c.log.Error("end of the host process: ", err)
@@ -589,7 +590,13 @@ func (c *container) holderExit(status int) error {
 
 // outOfMemory shows on the host that the guest was out of memory, as long as
 // the container's client watches: until its holder ends.
-func (c *container) outOfMemory() {
+// Where it has paid for a machine that goes on, the memory is still charged to
+// its cgroup, whose limit cannot be lowered then.
+func (c *container) outOfMemory(paid bool) {
+	if paid {
+		c.log.Warn("the container's client will not hear that it was out of memory: the pod's machine was in its cgroup")
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if err := c.cgroup.OutOfMemory(ctx); err != nil {
