@@ -6,6 +6,7 @@
 #
 #   hack/deps.sh             install what is missing; nothing to do takes no time
 #   hack/deps.sh --upgrade   fetch QEMU, virtiofsd and the source once more
+#   hack/deps.sh --clients   also what tests/clients drives; no service is started
 #
 # Leaves, in $RUNM_CACHE (default ~/.cache/runm):
 #   qemu/                         Debian 12 only: a prefix that can be moved
@@ -16,10 +17,12 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 upgrade=
+clients=
 case ${1-} in
 "") ;;
 --upgrade) upgrade=1 ;;
-*) die "unknown argument $1" "hack/deps.sh [--upgrade]" ;;
+--clients) clients=1 ;;
+*) die "unknown argument $1" "hack/deps.sh [--upgrade | --clients]" ;;
 esac
 
 linux="linux-source-6.12"
@@ -46,14 +49,24 @@ amd64) qemu_pkg=qemu-system-x86 qemu=qemu-system-x86_64 ;;
 arm64) qemu_pkg=qemu-system-arm qemu=qemu-system-aarch64 ;;
 *) die "no guest for the architecture $arch" "amd64 and arm64 are supported" ;;
 esac
+# Who wants to use runm need not have them: tests/clients alone does.
+if [ -n "$clients" ]; then
+	tools+=(
+		runc containerd docker.io docker-compose iptables
+		podman catatonit netavark aardvark-dns containernetworking-plugins
+		bsdutils erofs-utils e2fsprogs
+	)
+	if [ -z "$private" ]; then tools+=(docker-cli); fi
+fi
 
 # The answer of a second run: same script, everything still there.
-stamp=$CACHE/.deps.stamp
+stamp=$CACHE/.deps${clients:+-clients}.stamp
 hash=$(cat "$0" "$(dirname "$0")/lib.sh" | sha256sum)
 complete() {
 	[ "$(cat "$stamp" 2>/dev/null)" = "$hash $release" ] &&
 		[ -s "$CACHE/src/$linux.tar.xz" ] &&
 		command -v gcc flex bison bc patch xz pkg-config busybox debootstrap tc nft >/dev/null &&
+		{ [ -z "$clients" ] || command -v runc containerd dockerd docker-compose podman mkfs.erofs >/dev/null; } &&
 		if [ -n "$private" ]; then [ -x "$CACHE/qemu/bin/$qemu" ]; else command -v "$qemu" >/dev/null; fi
 }
 if [ -z "$upgrade" ] && complete; then exit 0; fi
@@ -125,7 +138,17 @@ update() {
 		-o Dir::Etc::sourcelist="$work/debian.list" -o Dir::Etc::sourceparts="$work/none" -o APT::Get::List-Cleanup=0 ||
 		die "apt-get update failed" "is the network there?"
 }
+# A package may start its daemon when it is installed: policy-rc.d(8) forbids it.
+policy=/usr/sbin/policy-rc.d
+forbid_services() {
+	if [ -n "$clients" ] && [ ! -e $policy ]; then
+		printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+		as_root chmod 755 $policy
+		trap 'as_root rm -f $policy; rm -rf "$work"' EXIT
+	fi
+}
 install() {
+	forbid_services
 	run "install ${missing[*]}" "$work/install.log" -- \
 		as_root apt-get install -y --no-install-recommends "${missing[@]}"
 }
