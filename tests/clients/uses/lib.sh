@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# What the lists of uses share. Each use runs in a shell of its own, in the
+# sandbox, with
+#   RT, RUNTIME       runc or runm, and its absolute path; RUNM is always runm's
+#   IMAGE, ARCHIVE    the image's name, and the docker archive it is loaded from
+#   PAUSE             an image whose program only waits
+#   SCRATCH, NAME     the sandbox's directory, and a name that nobody else has
+#   BUILT             where the clients are that are built from source
+set -euo pipefail
+
+fail() {
+	echo "FAILED: $*" >&2
+	exit 1
+}
+
+# eq GOT WANT
+eq() { [ "$1" = "$2" ] || fail "got '$1', want '$2'"; }
+
+# has TEXT PART...
+has() {
+	local text=$1 part
+	shift
+	for part in "$@"; do
+		case $text in *"$part"*) ;; *) fail "'$text' does not have '$part'" ;; esac
+	done
+}
+
+# hasnt TEXT PART
+hasnt() { case $1 in *"$2"*) fail "'$1' has '$2'" ;; esac; }
+
+# code WANT COMMAND...: its exit status.
+code() {
+	local want=$1 got=0
+	shift
+	"$@" || got=$?
+	[ "$got" = "$want" ] || fail "$*: exit status $got, want $want"
+}
+
+# code_not CODE COMMAND...: any other exit status.
+code_not() {
+	local not=$1 got=0
+	shift
+	"$@" || got=$?
+	[ "$got" != "$not" ] || fail "$*: exit status $got"
+}
+
+# says TEXT COMMAND...: it fails and says so.
+says() {
+	local want=$1 out
+	shift
+	if out=$("$@" 2>&1); then fail "$* succeeded: $out"; fi
+	has "$out" "$want"
+}
+
+# soon COMMAND...: it succeeds within a minute. For facts that send no
+# event: a machine boots under emulation, beside others.
+soon() {
+	for _ in $(seq 300); do
+		if "$@" >/dev/null 2>&1; then return; fi
+		sleep 0.2
+	done
+	fail "$*: not within 60 s: $("$@" 2>&1)"
+}
+
+# tty COMMAND: a command line on a terminal of its own; what it printed has
+# carriage returns, which are taken out.
+tty() { script -qec "$1" /dev/null </dev/null | tr -d '\r'; }
+
+# daemon NAME COMMAND...: in the background, its log beside it.
+daemon() {
+	local name=$1
+	shift
+	setsid "$@" </dev/null >"$SCRATCH/$name.log" 2>&1 &
+	echo $! >"$SCRATCH/$name.pid"
+}
+
+# gone NAME: asks the daemon to end and waits for it.
+gone() {
+	local pid
+	pid=$(cat "$SCRATCH/$1.pid")
+	kill "$pid"
+	tail --pid="$pid" -f /dev/null
+}
+
+# fetch HOST[:PORT]: the page of a web server. (The wget of busybox-static
+# crashes where the host's libraries for names are.)
+fetch() {
+	local port=80 page
+	case $1 in *:*) port=${1#*:} ;; esac
+	page=$(timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1" && printf "GET / HTTP/1.0\r\n\r\n" >&3 && cat <&3' "${1%:*}" "$port") || return
+	has "$page" '200 OK'
+	printf '%s\n' "${page##*$'\n'}"
+}

@@ -1,0 +1,72 @@
+# shellcheck shell=bash
+# The networks of Docker, nerdctl and Podman; the list that reads this has what
+# common.sh asks for. Bridges and rules are the sandbox's.
+ip_of() { cli inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+# server NAME OPTION...: a web server that says its name.
+server() {
+	local name=$1
+	shift
+	net -d --name "$name" "$@" "$IMAGE" sh -c "mkdir /www; echo $name >/www/index.html; exec httpd -f -p 80 -h /www"
+}
+# host_server ADDRESS: one on the host that says host, until the use ends.
+host_server() {
+	mkdir -p "$SCRATCH/www"
+	echo host >"$SCRATCH/www/index.html"
+	/bin/busybox httpd -f -p "$1" -h "$SCRATCH/www" &
+	trap 'kill $!' EXIT
+}
+# client OPTION... URL: what a container gets from there.
+client() { net --rm "${@:1:$#-1}" "$IMAGE" wget -q -O - "${!#}"; }
+
+use_bridge() {
+	server c1 -p 127.0.0.1:8080:80
+	soon fetch "$(ip_of c1)"
+	eq "$(fetch "$(ip_of c1)")" c1
+	eq "$(fetch 127.0.0.1:8080)" c1
+	has "$(cli port c1)" 127.0.0.1:8080
+	has "$(x ip addr show eth0)" "$(ip_of c1)/"
+	has "$(x ip route)" default
+	cli restart -t 0 c1
+	soon fetch "$(ip_of c1)"
+	soon fetch 127.0.0.1:8080
+}
+
+use_between() {
+	server c1
+	soon fetch "$(ip_of c1)"
+	eq "$(client "http://$(ip_of c1)/")" c1
+}
+
+use_out() {
+	host_server 8081
+	eq "$(client "http://$GATEWAY:8081/")" host
+}
+
+use_names() {
+	cli network create n1
+	server c1 --network n1
+	soon fetch "$(ip_of c1)"
+	has "$(net --rm --network n1 "$IMAGE" nslookup c1)" "$(ip_of c1)"
+}
+
+use_connect() {
+	cli network create n1
+	server c1
+	soon fetch "$(ip_of c1)"
+	cli network connect n1 c1
+	soon eval 'x ip addr show eth1 | grep inet'
+	soon fetch "$(cli inspect -f '{{.NetworkSettings.Networks.n1.IPAddress}}' c1)"
+	cli network disconnect n1 c1
+	soon eval '! x ip addr show eth1'
+}
+
+use_of_container() {
+	server c1
+	soon fetch "$(ip_of c1)"
+	eq "$(client --network container:c1 http://127.0.0.1/)" c1
+}
+
+use_host() {
+	host_server 127.0.0.1:8082
+	eq "$(client --network host http://127.0.0.1:8082/)" host
+}
