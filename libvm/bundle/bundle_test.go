@@ -336,6 +336,11 @@ func TestSources(t *testing.T) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
+	for path, want := range map[string]bool{"/": true, dir: false} {
+		if got := hasSubmounts(path); got != want {
+			t.Errorf("%s has mounts below it: %v, want %v", path, got, want)
+		}
+	}
 	if s := c.sources[0]; s.Path != "/etc" || !s.Dir || s.Guest {
 		t.Errorf("a symlink: %+v", s)
 	}

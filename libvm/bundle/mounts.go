@@ -22,6 +22,8 @@ type Source struct {
 	// TmpfsBytes is the size of the tmpfs that Path is the top of; 0 if it is
 	// none. Clients bind such a directory to /dev/shm.
 	TmpfsBytes uint64
+	// Submounts: something is mounted below Path.
+	Submounts bool
 }
 
 // IsBind says whether m is a bind mount. "none" and "" are how clients and
@@ -122,7 +124,7 @@ func (c *checker) bind(i int, field string, m specs.Mount) error {
 	if st.Mode()&(fs.ModeSocket|fs.ModeNamedPipe) != 0 {
 		c.warn(field, "%s is a socket or pipe: the container sees it but cannot reach the host's end of it.", resolved)
 	}
-	c.sources[i] = Source{Path: resolved, Dir: st.IsDir(), TmpfsBytes: tmpfsBytes(resolved)}
+	c.sources[i] = Source{Path: resolved, Dir: st.IsDir(), TmpfsBytes: tmpfsBytes(resolved), Submounts: hasSubmounts(resolved)}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package bundle
 import (
 	"path/filepath"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,4 +19,18 @@ func tmpfsBytes(path string) uint64 {
 		return 0
 	}
 	return fs.Blocks * uint64(fs.Bsize)
+}
+
+// hasSubmounts says whether something is mounted below path.
+func hasSubmounts(path string) bool {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
+	if err != nil {
+		return false
+	}
+	for _, m := range mounts {
+		if m.Mountpoint != path {
+			return true
+		}
+	}
+	return false
 }

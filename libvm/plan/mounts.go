@@ -28,7 +28,7 @@ func (p *Plan) mounts(b *bundle.Bundle) {
 		default:
 			bind := p.bind(m, source)
 			p.Binds = append(p.Binds, bind)
-			p.Guest.Mounts = append(p.Guest.Mounts, bindMount(m, path.Join(api.ShareMountpoint, bind.Target)))
+			p.Guest.Mounts = append(p.Guest.Mounts, writableSubmounts(bindMount(m, path.Join(api.ShareMountpoint, bind.Target)), bind, source))
 		}
 	}
 }
@@ -78,6 +78,17 @@ func bindMount(m specs.Mount, source string) specs.Mount {
 		options = append([]string{"bind"}, options...)
 	}
 	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: options}
+}
+
+// writableSubmounts is m without "ro" where that would hold for more than the
+// bind's own mount: in the guest the submounts of the host are one file system
+// with it. There the bind's own mount is read-only on the host's side.
+func writableSubmounts(m specs.Mount, b Bind, source bundle.Source) specs.Mount {
+	if !b.Recursive || !b.ReadOnly || !source.Submounts || slices.Contains(m.Options, "rro") {
+		return m
+	}
+	m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
+	return m
 }
 
 // kernelMount is a mount of a file system of the guest's kernel. libcontainer

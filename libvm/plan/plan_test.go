@@ -322,6 +322,33 @@ func TestMounts(t *testing.T) {
 	}
 }
 
+// "ro" is for the bind's own mount, "rro" for those below it too.
+func TestWritableSubmounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		options   string
+		submounts bool
+		want      string
+	}{
+		"submounts":           {"rbind ro nosuid", true, "rbind nosuid"},
+		"none":                {"rbind ro", false, "rbind ro"},
+		"all of them":         {"rbind ro rro", true, "rbind ro rro"},
+		"not carried along":   {"bind ro", true, "bind ro"},
+		"read-only no longer": {"rbind ro rw", true, "rbind ro rw"},
+	} {
+		p := Plan{ID: "c1", Guest: &specs.Spec{}}
+		p.mounts(&bundle.Bundle{
+			Spec:    &specs.Spec{Mounts: []specs.Mount{{Destination: "/d", Type: "bind", Source: "/s", Options: strings.Fields(c.options)}}},
+			Sources: map[int]bundle.Source{0: {Path: "/s", Dir: true, Submounts: c.submounts}},
+		})
+		if got := strings.Join(p.Guest.Mounts[0].Options, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+		if want := !strings.Contains(c.options, "rw"); p.Binds[0].ReadOnly != want {
+			t.Errorf("%s: read-only on the host: %v, want %v", name, p.Binds[0].ReadOnly, want)
+		}
+	}
+}
+
 // In a user namespace a sysfs of its own cannot be mounted.
 func TestSysfsInUserNamespace(t *testing.T) {
 	p := mustMake(t, "full", func(s *specs.Spec) {
