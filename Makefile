@@ -11,7 +11,7 @@ LIB := $(OUT)/lib/runm
 # Nothing of the build may depend on where the tree lies.
 GOBUILD := go build -trimpath
 
-.PHONY: help all demo test check bench install uninstall clean deps kernel runm agent generate
+.PHONY: help all demo test critest check bench install uninstall clean deps kernel runm agent generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,9 @@ demo: all ## install and build what is needed, and run a Debian container (DEMO_
 
 test: all ## run all tests
 	@hack/test.sh
+
+critest: all ## run cri-tools' conformance suite with runc and runm; a quarter of an hour
+	@go test -tags critest -count=1 -v -timeout 90m -run 'TestCritest|TestSpecsRejects' ./tests/clients
 
 check: ## format, vet, generated files, darwin types; under two minutes
 	@hack/check.sh

@@ -39,6 +39,9 @@ format() {
 # The agent is built with tags and C of its own; see the Makefile.
 vet_agent() { CGO_ENABLED=1 go vet -tags 'seccomp netgo osusergo runc_nocriu' ./guest/...; }
 
+# Too long for every run of the tests; see the Makefile.
+vet_critest() { go vet -tags critest ./tests/clients; }
+
 # What a driver for macOS stands on: everything above a driver but the monitor.
 vet_darwin() {
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet \
@@ -64,6 +67,7 @@ scripts() { sources '*.sh' '.ci/run' | xargs shellcheck -x -S warning; }
 step "gofmt" format
 step "go vet" go vet ./...
 step "go vet, the agent's tags" vet_agent
+step "go vet, critest" vet_critest
 step "go vet, darwin" vet_darwin
 step "go build, linux/arm64" build_arm64
 step "go.mod" tidy
