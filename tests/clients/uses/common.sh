@@ -55,10 +55,10 @@ two"
 use_exec() {
 	sleeper
 	eq "$(x echo hello)" hello
-	eq "$(cli exec -e A=b -w /tmp -u app c1 sh -c 'echo $A; pwd; id -un')" "b
+	eq "$(cli exec -e A=b -w /tmp -u app c1 sh -c 'echo $A; pwd; id -un; sleep 0.5')" "b
 /tmp
 app"
-	eq "$(echo in | cli exec -i c1 cat)" in
+	eq "$(echo in | cli exec -i c1 sh -c 'cat; sleep 0.5')" in
 	cli exec -d c1 touch /dev/shm/made
 	soon x test -e /dev/shm/made
 	has "$(tty "$CLI exec -it c1 tty")" /dev/pts/
@@ -74,7 +74,7 @@ use_exec_exit_codes() {
 
 use_exec_privileged() {
 	sleeper
-	has "$(cli exec --privileged c1 grep CapEff /proc/self/status)" ffffff
+	has "$(cli exec --privileged c1 sh -c 'grep CapEff /proc/self/status; sleep 0.5')" ffffff
 }
 
 # -- What a container is given.

@@ -64,7 +64,8 @@ use_run_exit_code() {
 
 # ctr itself loses an end of stdin that comes before the start.
 use_run_stdin() {
-	eq "$({ echo in; sleep 5; } | run --rm "$IMAGE" c1 head -n 1)" in
+	{ echo in; soon grep -qx in "$SCRATCH/out"; } | run --rm "$IMAGE" c1 head -n 1 >"$SCRATCH/out"
+	eq "$(cat "$SCRATCH/out")" in
 }
 
 use_run_many_bytes() {

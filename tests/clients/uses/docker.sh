@@ -48,8 +48,13 @@ use_init() {
 
 use_attach() {
 	run -d -i --name c1 "$IMAGE" sh -c 'while read -r line; do echo "got $line"; done'
-	has "$({ echo one; sleep 1; } | docker attach --sig-proxy=false c1 & sleep 3; kill $! 2>/dev/null || true; docker logs c1)" 'got one'
+	local attached
+	{ echo one; soon logged 'got one'; } | docker attach --sig-proxy=false c1 >/dev/null 2>&1 &
+	attached=$!
+	soon logged 'got one'
+	kill $attached 2>/dev/null || true
 }
+logged() { docker logs c1 2>&1 | grep -q "$1"; }
 
 use_export() {
 	run -d --name c1 "$IMAGE" sh -c 'echo new >/new; sleep 1000'
