@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -289,7 +288,7 @@ func (p *Prepared) reachMonitor(holderConn *os.File) (*monitorProcess, error) {
 	} else if trees, err = p.openTrees(); err == nil {
 		err = p.joinMonitor(m, theirs, holderConn)
 	}
-	defer closeAll(trees)
+	defer control.CloseAll(trees)
 	if err != nil {
 		ours.Close()
 		return nil, err
@@ -308,10 +307,10 @@ func (p *Prepared) reachMonitor(holderConn *os.File) (*monitorProcess, error) {
 // openTrees opens the container's files for a monitor whose mount namespace may
 // not have them.
 func (p *Prepared) openTrees() (trees []*os.File, err error) {
-	for _, b := range append(slices.Clone(p.setup.Plan.Binds), p.setup.Plan.Rootfs) {
+	for _, b := range p.setup.Plan.Files() {
 		tree, err := share.Open(b)
 		if err != nil {
-			closeAll(trees)
+			control.CloseAll(trees)
 			return nil, err
 		}
 		trees = append(trees, tree)
@@ -340,12 +339,6 @@ func (p *Prepared) joinMonitor(m *monitorProcess, create, holder *os.File) error
 	}
 	m.id = member.State.Monitor
 	return nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }
 
 // startMonitor starts the monitor out of the caller's reach: in a session of

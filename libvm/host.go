@@ -78,24 +78,13 @@ func namesHostNetwork(l *specs.Linux) (bool, error) {
 	return false, nil
 }
 
-// ownNamespaces are the paths in l of namespaces that are this process's own:
-// the host's. A path that leads nowhere is nobody's.
+// ownNamespaces are the paths in l of namespaces, the network's apart, that are
+// this process's own: the host's.
 func ownNamespaces(l *specs.Linux) map[string]bool {
 	own := map[string]bool{}
-	if l == nil {
-		return own
-	}
-	for _, n := range l.Namespaces {
-		name, ok := sharedNamespaces[n.Type]
-		if !ok || n.Type == specs.NetworkNamespace || n.Path == "" {
-			continue
-		}
-		ours, err := os.Stat("/proc/self/ns/" + name)
-		if err != nil {
-			continue
-		}
-		if theirs, err := os.Stat(n.Path); err == nil && os.SameFile(ours, theirs) {
-			own[n.Path] = true
+	for path, name := range joinedNamespaces(l) {
+		if name != sharedNamespaces[specs.NetworkNamespace] && isOf(path, name, "self") {
+			own[path] = true
 		}
 	}
 	return own

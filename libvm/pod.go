@@ -5,6 +5,8 @@ package libvm
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -23,7 +25,7 @@ type pod struct {
 // gives by path: nobody can share those with a container in another machine.
 func findPod(root, id string, s *specs.Spec) (*pod, error) {
 	sandbox := plan.SandboxOf(id, s.Annotations)
-	joined := joinedNamespaces(s)
+	joined := joinedNamespaces(s.Linux)
 	if sandbox == "" && len(joined) == 0 {
 		return nil, nil
 	}
@@ -33,8 +35,9 @@ func findPod(root, id string, s *specs.Spec) (*pod, error) {
 		if err != nil || other == id || !c.State.Holder.Alive() {
 			return
 		}
-		for path, ns := range joined {
-			if same, err := sameNamespace(ns, c.State.Holder.Pid); err == nil && same && owners[path] == nil {
+		for path, name := range joined {
+			// A holder may be in a namespace of the host's, which joins nobody.
+			if owners[path] == nil && isOf(path, name, strconv.Itoa(c.State.Holder.Pid)) && !isOf(path, name, "self") {
 				owners[path] = c
 				if member == nil && sandbox == "" {
 					member = c
@@ -65,22 +68,20 @@ func findPod(root, id string, s *specs.Spec) (*pod, error) {
 }
 
 // joinedNamespaces are the namespaces that config.json gives by path, of the
-// types that make containers one machine's: the file of each by its path.
-func joinedNamespaces(s *specs.Spec) map[string]namespaceFile {
-	joined := map[string]namespaceFile{}
-	if s.Linux == nil {
+// types that make containers one machine's: each one's name in /proc/<pid>/ns,
+// by its path.
+func joinedNamespaces(l *specs.Linux) map[string]string {
+	joined := map[string]string{}
+	if l == nil {
 		return joined
 	}
-	for _, n := range s.Linux.Namespaces {
+	for _, n := range l.Namespaces {
 		if name, ok := sharedNamespaces[n.Type]; ok && n.Path != "" {
-			joined[n.Path] = namespaceFile{path: n.Path, name: name}
+			joined[n.Path] = name
 		}
 	}
 	return joined
 }
-
-// namespaceFile is a namespace by path, and its name in /proc/<pid>/ns.
-type namespaceFile struct{ path, name string }
 
 var sharedNamespaces = map[specs.LinuxNamespaceType]string{
 	specs.NetworkNamespace: "net",
@@ -89,20 +90,13 @@ var sharedNamespaces = map[specs.LinuxNamespaceType]string{
 	specs.PIDNamespace:     "pid",
 }
 
-// sameNamespace says whether the process pid is in the namespace, and not in
-// ours: a holder may be in a namespace of the host's.
-func sameNamespace(ns namespaceFile, pid int) (bool, error) {
-	own, err := os.Stat("/proc/self/ns/" + ns.name)
+// isOf says whether path is the namespace called name of a process, which is a
+// pid or "self". A path that leads nowhere is nobody's.
+func isOf(path, name, process string) bool {
+	theirs, err := os.Stat(path)
 	if err != nil {
-		return false, err
+		return false
 	}
-	want, err := os.Stat(ns.path)
-	if err != nil {
-		return false, err
-	}
-	got, err := os.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, ns.name))
-	if err != nil {
-		return false, err
-	}
-	return os.SameFile(want, got) && !os.SameFile(want, own), nil
+	its, err := os.Stat(filepath.Join("/proc", process, "ns", name))
+	return err == nil && os.SameFile(theirs, its)
 }

@@ -168,7 +168,7 @@ func (c *Conn) Recv(v any) ([]*os.File, error) {
 		err = c.recvBody(binary.BigEndian.Uint32(head), v)
 	}
 	if err != nil {
-		closeAll(files)
+		CloseAll(files)
 		if errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = io.EOF
 		}
@@ -212,7 +212,7 @@ func parseRights(oob []byte) ([]*os.File, error) {
 	for _, m := range msgs {
 		fds, err := unix.ParseUnixRights(&m)
 		if err != nil {
-			closeAll(files)
+			CloseAll(files)
 			return nil, fmt.Errorf("descriptors: %w", err)
 		}
 		for _, fd := range fds {
@@ -223,7 +223,8 @@ func parseRights(oob []byte) ([]*os.File, error) {
 	return files, nil
 }
 
-func closeAll(files []*os.File) {
+// CloseAll closes files that were received, or are not to be sent.
+func CloseAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/vmm"
@@ -44,7 +45,7 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 	if m.staging, err = share.New(c.shareDir()); err != nil {
 		return nil, err
 	}
-	for _, b := range c.binds() {
+	for _, b := range c.setup.Plan.Files() {
 		if err := m.staging.Add(b); err != nil {
 			return nil, err
 		}
@@ -81,22 +82,22 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 }
 
 // join makes a container in the machine that runs, beside the owner. trees are
-// the mounts of its files, in the order of binds, from create's namespace: this
+// the mounts of its files, in the order of plan.Files, from create's namespace: this
 // one may not have them.
 func (m *monitor) join(c *container, files, trees []*os.File) (*made, error) {
 	// Not c.making: the guest finishes what it was told to make, and then it
 	// can be told to take it away.
 	ctx, cancel := c.deadline(context.Background())
 	defer cancel()
-	defer closeFiles(trees)
-	binds := c.binds()
+	defer control.CloseAll(trees)
+	binds := c.setup.Plan.Files()
 	if len(binds) != len(trees) {
-		closeFiles(files)
+		control.CloseAll(files)
 		return nil, fmt.Errorf("%d mounts were sent for %d files", len(trees), len(binds))
 	}
 	for i, b := range binds {
 		if err := m.staging.Attach(b, trees[i]); err != nil {
-			closeFiles(files)
+			control.CloseAll(files)
 			return nil, err
 		}
 	}
@@ -163,10 +164,4 @@ func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) 
 func (c *container) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, time.Duration(c.setup.BootSeconds)*time.Second,
 		fmt.Errorf("no answer for %d s (boot_timeout_seconds)", c.setup.BootSeconds))
-}
-
-func closeFiles(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -54,11 +53,10 @@ type container struct {
 	undo     undo.Stack
 
 	// making ends when the container is not wanted any more; its making, which
-	// runs beside the owner, delivers once on made.
+	// runs beside the owner, delivers once on made; nil before it has begun.
 	making context.Context
 	cancel context.CancelCauseFunc
 	made   chan result
-	begun  bool
 
 	status specs.ContainerState
 	// ending: init has ended or was sent SIGKILL; its output and its files may
@@ -95,18 +93,13 @@ type ended struct {
 func newContainer(s *Setup, create, holder *control.Conn) *container {
 	c := &container{
 		setup: s, id: s.ID, create: create, holder: holder, status: specs.StateCreating,
-		made: make(chan result, 1), over: make(chan struct{}), log: logrus.New(),
+		over: make(chan struct{}), log: logrus.New(),
 	}
 	c.making, c.cancel = context.WithCancelCause(context.Background())
 	return c
 }
 
 func (c *container) shareDir() string { return filepath.Join(string(c.dir), store.ShareDir) }
-
-// binds are the files that the machine is given for the container.
-func (c *container) binds() []plan.Bind {
-	return append(slices.Clone(c.setup.Plan.Binds), c.setup.Plan.Rootfs)
-}
 
 // admit takes a container in and begins to make it.
 func (m *monitor) admit(c *container, work func() (*made, error)) {
@@ -129,7 +122,7 @@ func (m *monitor) admit(c *container, work func() (*made, error)) {
 	})
 	forward(m, c.holder, func(e holder.Event) { m.holderEvent(c, e) }, func() { m.holderEnds(c) })
 	go m.listen(c.listener, c.id)
-	c.begun = true
+	c.made = make(chan result, 1)
 	go func() {
 		b, err := work()
 		c.made <- result{b, err}
@@ -398,7 +391,7 @@ func (m *monitor) endMaking(c *container) error {
 	switch {
 	case c.stdio != nil:
 		return m.unmake(c)
-	case !c.begun:
+	case c.made == nil:
 		return nil
 	}
 	r := <-c.made
@@ -451,7 +444,7 @@ func (m *monitor) unstage(c *container) error {
 		return nil
 	}
 	var errs []error
-	for _, b := range c.binds() {
+	for _, b := range c.setup.Plan.Files() {
 		errs = append(errs, m.staging.Detach(b))
 	}
 	return errors.Join(errs...)
@@ -589,8 +582,7 @@ func (c *container) holderExit(status int) error {
 }
 
 // outOfMemory shows on the host that the guest was out of memory, as long as
-// the container's client watches: until its holder ends.
-// Where it has paid for a machine that goes on, the memory is still charged to
+// the container's client watches: until its holder ends. Where it has paid for a machine that goes on, the memory is still charged to
 // its cgroup, whose limit cannot be lowered then.
 func (c *container) outOfMemory(paid bool) {
 	if paid {

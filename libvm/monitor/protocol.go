@@ -86,7 +86,7 @@ const (
 	// monitor's ends of the new container's connections to create and to the
 	// holder, then stdin, stdout and stderr, or the slave of the terminal. The
 	// Setup follows on create's connection, with the mounts of its files
-	// (share.Open) in the order of Plan.Binds and Plan.Rootfs.
+	// (share.Open) in the order of Plan.Files.
 	OpJoin Op = "join"
 )
 

@@ -33,9 +33,7 @@ type request struct {
 func (r *request) reply(a Reply) {
 	_ = r.conn.Send(a)
 	r.conn.Close()
-	for _, f := range r.files {
-		f.Close()
-	}
+	control.CloseAll(r.files)
 }
 
 func failure(err error) Reply {
@@ -63,7 +61,7 @@ func (m *monitor) handle(r request) {
 	switch {
 	case c == nil: // it has just ended: as if nobody listened any more
 		r.conn.Close()
-		closeFiles(r.files)
+		control.CloseAll(r.files)
 		return
 	case r.Op == OpDestroy:
 		m.destroy(c, &r)
@@ -153,27 +151,27 @@ func (m *monitor) joinRequest(r request) {
 	files := r.files
 	r.files = nil
 	if len(files) != 2+1 && len(files) != 2+3 {
-		closeFiles(files)
+		control.CloseAll(files)
 		r.reply(Reply{Error: "join: two connections and a process's files are needed"})
 		return
 	}
 	for _, c := range m.containers {
 		if c.status == statePaused {
-			closeFiles(files)
+			control.CloseAll(files)
 			r.reply(Reply{Error: fmt.Sprintf("container %q, whose machine it is, is paused: resume it first", c.id)})
 			return
 		}
 	}
 	create, err := control.NewConn(files[0])
 	if err != nil {
-		closeFiles(files[1:])
+		control.CloseAll(files[1:])
 		r.reply(failure(err))
 		return
 	}
 	hold, err := control.NewConn(files[1])
 	if err != nil {
 		create.Close()
-		closeFiles(files[2:])
+		control.CloseAll(files[2:])
 		r.reply(failure(err))
 		return
 	}
@@ -186,7 +184,7 @@ func (m *monitor) joinRequest(r request) {
 		if err != nil {
 			create.Close()
 			hold.Close()
-			closeFiles(files[2:])
+			control.CloseAll(files[2:])
 			return
 		}
 		m.results <- func() {

@@ -62,6 +62,10 @@ type Plan struct {
 	Warnings []string
 }
 
+// Files are all that the machine is given for the container: the binds, then the
+// root file system. Mounts that are sent to a monitor come in this order.
+func (p *Plan) Files() []Bind { return append(slices.Clone(p.Binds), p.Rootfs) }
+
 // Bind is one host path that the staging directory shows the guest.
 type Bind struct {
 	Source string // absolute host path of a file, directory, socket or fifo; symlinks resolved
