@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs all tests and says at the end what passed, failed and was skipped and why.
+# Runs all tests and says at the end what was skipped and why, what failed with
+# the end of its output, and how many there were (hack/summary).
 #
 #   hack/test.sh [PACKAGE...]   default: everything
 #
@@ -10,32 +11,11 @@ hack=$(cd "$(dirname "$0")" && pwd)
 . "$hack/lib.sh"
 cd "$hack/.."
 [ "$(id -u)" = 0 ] || die "the tests mount file systems and must be run as root" "sudo make test"
-log=_output/test.log
+mkdir -p _output
+go build -o _output/summary ./hack/summary
+verbose=()
+if [ -t 1 ]; then verbose=(-v); fi
 rc=0
-began=$SECONDS
-go test -v -count=1 -p 2 -timeout 40m "${@:-./...}" >"$log" 2>&1 &
-pid=$!
-if [ -t 1 ]; then
-	tail -f --pid="$pid" "$log" | grep --line-buffered -E '^(ok|FAIL|---|panic)' || true
-else
-	tail -f --pid="$pid" "$log" | grep --line-buffered -E '^(ok|FAIL|panic)' || true
-fi
-wait "$pid" || rc=$?
-passed=$(grep -cE '^ *--- PASS' "$log" || true)
-failed=$(grep -cE '^ *--- FAIL' "$log" || true)
-skipped=$(grep -cE '^ *--- SKIP' "$log" || true)
-if [ "$rc" != 0 ]; then
-	echo "--- what failed:"
-	grep -nE '^ *--- FAIL|^FAIL|^panic' "$log" || true
-	echo "--- the whole log is $log; of each failure:"
-	awk '/^=== RUN/ { n = 0 } { buf[n++] = $0 }
-		/^ *--- FAIL/ { for (i = (n > 80 ? n - 80 : 0); i < n; i++) print buf[i]; n = 0 }' "$log" | tail -n 400
-fi
-if [ "$skipped" != 0 ]; then
-	echo "--- skipped:"
-	grep -E -A2 '^ *--- SKIP' "$log" | grep -vE '^--$' || true
-fi
-if [ "$rc" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi # it did not build
-echo "--- in $((SECONDS - began)) s"
-echo "$passed passed, $failed failed, $skipped skipped"
+go test -json -count=1 -p 2 -timeout 40m "${@:-./...}" 2>&1 | _output/summary "${verbose[@]}" _output/test.log || rc=$?
+if [ "$rc" != 0 ]; then say "the whole log is _output/test.log"; fi
 exit "$rc"
