@@ -92,6 +92,7 @@ func runToEnd(c *cli.Context, p *libvm.Prepared, relay *console.Relay) (status i
 	// From here on signals are the container's, not ours.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
+	signals <- unix.SIGWINCH // the window may have changed while the machine booted
 	if ctx.Err() != nil {
 		signals <- unix.SIGTERM // it came when the container was just there
 	}

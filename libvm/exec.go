@@ -86,6 +86,7 @@ func (e *Exec) Wait() int {
 func (e *Exec) Forward(size func() (width, height uint16, err error)) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
+	signals <- unix.SIGWINCH // the window may have changed before
 	go func() {
 		for s := range signals {
 			ev := monitor.ExecEvent{}

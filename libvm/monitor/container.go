@@ -73,6 +73,9 @@ type container struct {
 	stdio       *stdio // nil until made
 	// pending are signals that came while the machine was paused.
 	pending []Request
+	// window is the terminal's latest size, until the guest is told of it. The
+	// owner alone puts one in.
+	window chan holder.Event
 	// created, waiters and destroyers are requests: answered when create is
 	// through, and at the container's end.
 	created, waiters, destroyers []request
@@ -90,10 +93,10 @@ type ended struct {
 	oomKills uint64
 }
 
-func newContainer(s *Setup, create, holder *control.Conn) *container {
+func newContainer(s *Setup, create, hold *control.Conn) *container {
 	c := &container{
-		setup: s, id: s.ID, create: create, holder: holder, status: specs.StateCreating,
-		over: make(chan struct{}), log: logrus.New(),
+		setup: s, id: s.ID, create: create, holder: hold, status: specs.StateCreating,
+		over: make(chan struct{}), window: make(chan holder.Event, 1), log: logrus.New(),
 	}
 	c.making, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -359,6 +362,7 @@ func (m *monitor) ready(c *container) {
 		m.beginGuest(r.made)
 	}
 	go m.waitInit(c)
+	go m.followWindow(c)
 	if err := c.create.Send(Step{Kind: StepReady}); err != nil {
 		m.fail(c, errCreateGone)
 	}
@@ -598,14 +602,31 @@ func (c *container) outOfMemory(paid bool) {
 
 // holderEvent passes on what happened to the holder.
 func (m *monitor) holderEvent(c *container, e holder.Event) {
-	if c.stdio == nil || m.containers[c.id] != c {
-		return
-	}
-	if e.Signal != 0 {
+	switch {
+	case m.containers[c.id] != c:
+	case e.Signal == 0:
+		// The last one counts, also when it comes before the process is made.
+		select {
+		case <-c.window:
+		default:
+		}
+		c.window <- e
+	case c.stdio != nil:
 		m.signal(c, Request{Op: OpSignal, ID: c.id, Signal: e.Signal}, func(Reply) {})
-		return
 	}
-	go m.guest.resize(c.id, "", e.Width, e.Height)
+}
+
+// followWindow tells the guest the terminal's sizes, one after another, until
+// the container's end.
+func (m *monitor) followWindow(c *container) {
+	for {
+		select {
+		case e := <-c.window:
+			m.guest.resize(c.id, "", e.Width, e.Height)
+		case <-c.over:
+			return
+		}
+	}
 }
 
 // forward hands what comes on a connection to the owner, and then its end.
