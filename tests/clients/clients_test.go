@@ -117,7 +117,7 @@ func runList(t *testing.T, l list, expected map[string]expectation) []row {
 	client, uses := l.client, l.uses(t)
 	s := newSandbox(t, l)
 	if out, err := s.run("runc", "up", upTime); err != nil {
-		t.Fatalf("up: %v\n%s\n%s", err, out, s.logs())
+		t.Fatalf("%s\n%s\nup: %v", s.logs(), out, err)
 	}
 	rows := make([]row, len(uses))
 	for i, use := range uses {
@@ -141,26 +141,30 @@ func runList(t *testing.T, l list, expected map[string]expectation) []row {
 					}
 					want := expected[client+" "+use].results[rt]
 					if got := rows[i].results[rt]; got != want && want != "any" {
-						t.Errorf("%s, expected %q: %v\n%s", got, want, err, out)
+						t.Errorf("%s%s, expected %q: %v", out, got, want, err)
 					} else if err != nil {
 						t.Logf("fails as expected: %v\n%s", err, out)
 					}
 				})
 			}
 		})
-		for _, fact := range s.leaks(before) {
-			if rt == "runc" {
-				t.Logf("runc left %s", fact) // not ours to mend
-				continue
+		// A test, so that its failure is told of by itself.
+		t.Run(rt+"_left", func(t *testing.T) {
+			for _, fact := range s.leaks(before) {
+				if rt == "runc" {
+					t.Log(fact) // not ours to mend
+					continue
+				}
+				t.Error(fact)
 			}
-			t.Errorf("%s left %s", rt, fact)
-		}
+		})
 	}
-	if out, err := s.run("runc", "down", cleanTime); err != nil {
-		t.Errorf("down: %v\n%s", err, out)
-	}
-	if t.Failed() {
+	out, err := s.run("runc", "down", cleanTime)
+	if t.Failed() || err != nil {
 		t.Log(s.logs())
+	}
+	if err != nil {
+		t.Errorf("%sdown: %v", out, err)
 	}
 	return rows
 }

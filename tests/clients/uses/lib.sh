@@ -6,11 +6,22 @@
 #   PAUSE             an image whose program only waits
 #   SCRATCH, NAME     the sandbox's directory, and a name that nobody else has
 #   BUILT             where the clients are that are built from source
-set -euo pipefail
+set -Eeuo pipefail
 
 fail() {
-	echo "FAILED: $*" >&2
+	echo "FAILED: $*$(from 2)" >&2
 	exit 1
+}
+
+# A command that fails and says nothing is named too.
+trap 'echo "exit status $?: $BASH_COMMAND$(from 1)" >&2' ERR
+
+# from N says where this shell is, but for its N innermost functions.
+from() {
+	local i
+	for ((i = $1; i < ${#FUNCNAME[@]} - 1; i++)); do
+		printf ', from %s:%d' "${BASH_SOURCE[i + 1]##*/}" "${BASH_LINENO[i]}"
+	done
 }
 
 # eq GOT WANT
