@@ -181,7 +181,7 @@ const (
 	minMemoryMiB = 128
 	maxMemoryMiB = 16 << 20
 	// maxNICs is what a machine has room for beside stream, entropy and share:
-	// microvm has 8 virtio devices.
+	// microvm has 8 virtio devices. The fifth takes the memory balloon's place.
 	maxNICs = 5
 )
 

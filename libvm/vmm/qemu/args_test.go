@@ -148,6 +148,26 @@ func TestArgsRefuses(t *testing.T) {
 	}
 }
 
+// TestBalloon: memory goes back unless devices of the container's need the slot.
+func TestBalloon(t *testing.T) {
+	for taken, want := range map[int]bool{7: true, 8: false} {
+		cfg, fds := machineOf(vmm.AccelTCG)
+		for range taken - 2 { // beside the serial bus and the random source
+			cfg.Shares = append(cfg.Shares, vmm.Share{Type: vmm.Share9p, Tag: "t"})
+		}
+		args, err := Args(cfg, Host{Arch: "amd64"}, fds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := strings.Join(args, " ")
+		for _, word := range []string{"virtio-balloon-device,free-page-reporting=on", "page_reporting_order=3"} {
+			if strings.Contains(line, word) != want {
+				t.Errorf("%d slots taken: %q there is %v, want %v:\n%s", taken, word, !want, want, line)
+			}
+		}
+	}
+}
+
 func TestPortNameIsTheAgents(t *testing.T) {
 	if portName != api.PortName {
 		t.Errorf("portName %q, want %q", portName, api.PortName)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // System is what of the guest differs between a machine and a fake of one.
@@ -35,6 +36,7 @@ type System struct {
 //	acl PATH            the raw access ACL
 //	write PATH TEXT     nothing
 //	print TEXT          nothing; the text goes to the console
+//	touch MIB           nothing; so much memory was used and is free again
 //	poweroff            no answer: Serve returns nil
 func Serve(stream io.ReadWriter, sys System) error {
 	lines := bufio.NewScanner(stream)
@@ -80,9 +82,27 @@ func obey(line string, sys System) (string, error) {
 	case "print":
 		sys.Print(rest)
 		return "", nil
+	case "touch":
+		return "", touch(rest)
 	default:
 		return "", fmt.Errorf("no such command: %q", line)
 	}
+}
+
+// touch uses memory and gives it back to the guest's kernel.
+func touch(mib string) error {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return err
+	}
+	mem, err := syscall.Mmap(-1, 0, n<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	for i := 0; i < len(mem); i += os.Getpagesize() {
+		mem[i] = 1
+	}
+	return os.NewSyscallError("munmap", syscall.Munmap(mem))
 }
 
 func list(dir string) (string, error) {
