@@ -151,7 +151,7 @@ func code(err error) codes.Code {
 	case is(errExecStopped, errExecPaused, libcontainer.ErrNotRunning, libcontainer.ErrNotPaused,
 		libcontainer.ErrPaused, libcontainer.ErrRunning, errNoTerminal, errVersion, errShareBusy):
 		return codes.FailedPrecondition
-	case is(errID, libcontainer.ErrInvalidID, errRootfs, errProcess, errEntropy, errShareType, errNamespace, errShm):
+	case is(errID, libcontainer.ErrInvalidID, errRootfs, errProcess, errEntropy, errShareType, errNamespace, errShm, errAddress):
 		return codes.InvalidArgument
 	case is(context.DeadlineExceeded):
 		return codes.DeadlineExceeded

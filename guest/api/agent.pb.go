@@ -1391,6 +1391,67 @@ func (x *ResolverRequest) GetStream() uint32 {
 	return 0
 }
 
+type ConnectRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stream uint32                 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// address is an IPv4 or IPv6 address of the loopback, 4 or 16 bytes.
+	Address       []byte `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Port          uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectRequest) Reset() {
+	*x = ConnectRequest{}
+	mi := &file_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectRequest) ProtoMessage() {}
+
+func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
+func (*ConnectRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ConnectRequest) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *ConnectRequest) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -1483,7 +1544,11 @@ const file_agent_proto_rawDesc = "" +
 	"\x11RtnetlinkResponse\x12\x16\n" +
 	"\x06errnos\x18\x01 \x03(\rR\x06errnos\")\n" +
 	"\x0fResolverRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\rR\x06stream2\xb8\b\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\"V\n" +
+	"\x0eConnectRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port2\xf8\b\n" +
 	"\x05Agent\x12B\n" +
 	"\x05Hello\x12\x1b.runm.agent.v1.HelloRequest\x1a\x1c.runm.agent.v1.HelloResponse\x12E\n" +
 	"\x06Create\x12\x1c.runm.agent.v1.CreateRequest\x1a\x1d.runm.agent.v1.CreateResponse\x12:\n" +
@@ -1500,7 +1565,8 @@ const file_agent_proto_rawDesc = "" +
 	"\bSetClock\x12\x1e.runm.agent.v1.SetClockRequest\x1a\x14.runm.agent.v1.Empty\x12?\n" +
 	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12N\n" +
 	"\tRtnetlink\x12\x1f.runm.agent.v1.RtnetlinkRequest\x1a .runm.agent.v1.RtnetlinkResponse\x12@\n" +
-	"\bResolver\x12\x1e.runm.agent.v1.ResolverRequest\x1a\x14.runm.agent.v1.EmptyB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
+	"\bResolver\x12\x1e.runm.agent.v1.ResolverRequest\x1a\x14.runm.agent.v1.Empty\x12>\n" +
+	"\aConnect\x12\x1d.runm.agent.v1.ConnectRequest\x1a\x14.runm.agent.v1.EmptyB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
 
 var (
 	file_agent_proto_rawDescOnce sync.Once
@@ -1514,7 +1580,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_agent_proto_goTypes = []any{
 	(*Empty)(nil),             // 0: runm.agent.v1.Empty
 	(*ContainerRequest)(nil),  // 1: runm.agent.v1.ContainerRequest
@@ -1539,6 +1605,7 @@ var file_agent_proto_goTypes = []any{
 	(*RtnetlinkRequest)(nil),  // 20: runm.agent.v1.RtnetlinkRequest
 	(*RtnetlinkResponse)(nil), // 21: runm.agent.v1.RtnetlinkResponse
 	(*ResolverRequest)(nil),   // 22: runm.agent.v1.ResolverRequest
+	(*ConnectRequest)(nil),    // 23: runm.agent.v1.ConnectRequest
 }
 var file_agent_proto_depIdxs = []int32{
 	4,  // 0: runm.agent.v1.HelloResponse.nics:type_name -> runm.agent.v1.NIC
@@ -1561,24 +1628,26 @@ var file_agent_proto_depIdxs = []int32{
 	1,  // 17: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
 	20, // 18: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
 	22, // 19: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
-	3,  // 20: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
-	7,  // 21: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
-	0,  // 22: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
-	10, // 23: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
-	12, // 24: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
-	0,  // 25: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
-	0,  // 26: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
-	0,  // 27: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
-	0,  // 28: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
-	16, // 29: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
-	17, // 30: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
-	0,  // 31: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
-	0,  // 32: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
-	0,  // 33: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
-	21, // 34: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
-	0,  // 35: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
-	20, // [20:36] is the sub-list for method output_type
-	4,  // [4:20] is the sub-list for method input_type
+	23, // 20: runm.agent.v1.Agent.Connect:input_type -> runm.agent.v1.ConnectRequest
+	3,  // 21: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
+	7,  // 22: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
+	0,  // 23: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
+	10, // 24: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
+	12, // 25: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
+	0,  // 26: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
+	0,  // 27: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
+	0,  // 28: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
+	0,  // 29: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
+	16, // 30: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
+	17, // 31: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
+	0,  // 32: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
+	0,  // 33: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
+	0,  // 34: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
+	21, // 35: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
+	0,  // 36: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
+	0,  // 37: runm.agent.v1.Agent.Connect:output_type -> runm.agent.v1.Empty
+	21, // [21:38] is the sub-list for method output_type
+	4,  // [4:21] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1595,7 +1664,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ type AgentService interface {
 	Delete(context.Context, *ContainerRequest) (*Empty, error)
 	Rtnetlink(context.Context, *RtnetlinkRequest) (*RtnetlinkResponse, error)
 	Resolver(context.Context, *ResolverRequest) (*Empty, error)
+	Connect(context.Context, *ConnectRequest) (*Empty, error)
 }
 
 func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
@@ -140,6 +141,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Resolver(ctx, &req)
+			},
+			"Connect": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ConnectRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Connect(ctx, &req)
 			},
 		},
 	})
@@ -278,6 +286,14 @@ func (c *agentClient) Rtnetlink(ctx context.Context, req *RtnetlinkRequest) (*Rt
 func (c *agentClient) Resolver(ctx context.Context, req *ResolverRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "Resolver", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Connect(ctx context.Context, req *ConnectRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "Connect", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

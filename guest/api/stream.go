@@ -17,7 +17,8 @@ const StreamWindow = 1 << 20
 //
 // All timeouts are off: a paused machine answers nothing for as long as it is
 // paused, and a reader may be slower than any limit. The first stream carries
-// ttrpc, each later one the stdio stream that Stdio names by its id.
+// ttrpc; each later one is named by its id in a request: by Stdio, Resolver or
+// Connect.
 //
 // A stdin stream ends when the host Closes it; the agent Closes its side when
 // nobody reads the input any more. A stdout or stderr stream ends when the
