@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -91,6 +93,19 @@ func (w *wiring) run() {
 		defer stop()
 	}
 	defer func() { w.closed <- w.net.Close() }()
+	loopback, err := w.net.Namespace().ListenLoopback()
+	if err != nil {
+		w.m.log.Warn("network: what connects to 127.0.0.1 in the namespace (kubectl port-forward) finds nobody: ", err)
+	} else {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer func() {
+			cancel()
+			if err := loopback.Close(); err != nil {
+				w.m.log.Warn("network: ", err)
+			}
+		}()
+		loopback.Serve(ctx, w.dial)
+	}
 	// What is there already needs no settling.
 	w.follow()
 	settled := time.NewTimer(0)
@@ -188,6 +203,19 @@ func (w *wiring) resolve(ctx context.Context) error {
 	}
 	w.resolving = true
 	return nil
+}
+
+// dial implements network.Dial. Where the machine is paused it waits, as a
+// connection to a paused process does.
+func (w *wiring) dial(ctx context.Context, to netip.AddrPort) (io.ReadWriteCloser, error) {
+	stream, err := w.m.guest.session.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	_, err = w.m.guest.agent.Connect(ctx, &api.ConnectRequest{
+		Stream: stream.StreamID(), Address: to.Addr().AsSlice(), Port: uint32(to.Port()),
+	})
+	return stream, rpcError(err)
 }
 
 // Index implements network.Guest.

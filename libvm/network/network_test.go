@@ -395,7 +395,7 @@ func TestIsOurs(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	newNamespace(t) // skips without root
-	if err := Probe(); err != nil {
+	if err := errors.Join(Probe(), ProbeLoopback()); err != nil {
 		t.Error(err)
 	}
 }

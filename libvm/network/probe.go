@@ -8,9 +8,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe tries, in a network namespace that ends with it, what a container's
-// network takes of this host. The error says what is missing.
+// Probe tries what a container's network takes of this host. The error says what
+// is missing.
 func Probe() error {
+	return inNewNamespace(func(ns *Namespace) error {
+		r, err := newReader(ns)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		taps, err := newTaps(r.handle, 2)
+		if err != nil {
+			return err
+		}
+		defer closeTaps(taps)
+		return redirect(r.handle, taps[0].link, taps[1].link)
+	})
+}
+
+// ProbeLoopback tries what ListenLoopback takes.
+func ProbeLoopback() error {
+	return inNewNamespace(func(ns *Namespace) error {
+		l, err := ns.ListenLoopback()
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	})
+}
+
+// inNewNamespace calls f on a thread in a network namespace that ends with it.
+func inNewNamespace(f func(*Namespace) error) error {
 	home, err := OpenNamespace("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
@@ -26,16 +54,6 @@ func Probe() error {
 			return err
 		}
 		defer ns.Close()
-		r, err := newReader(ns)
-		if err != nil {
-			return err
-		}
-		defer r.close()
-		taps, err := newTaps(r.handle, 2)
-		if err != nil {
-			return err
-		}
-		defer closeTaps(taps)
-		return redirect(r.handle, taps[0].link, taps[1].link)
+		return f(ns)
 	})
 }

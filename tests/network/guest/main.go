@@ -5,13 +5,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
 )
 
 func main() {
-	run, ok := map[string]func(args []string) error{"echo": echo, "resolve": resolve, "bind": bind}[os.Args[1]]
+	run, ok := map[string]func(args []string) error{"echo": echo, "resolve": resolve, "bind": bind, "serve": serve}[os.Args[1]]
 	if !ok {
 		fmt.Fprintln(os.Stderr, "no such command")
 		os.Exit(2)
@@ -75,4 +76,35 @@ func bind(args []string) error {
 	defer l.Close()
 	fmt.Println("bound")
 	return nil
+}
+
+// serve tcp4|tcp6 ADDRESS answers "re: " and what it was sent, when that has
+// ended, until that is "end".
+func serve(args []string) error {
+	l, err := net.Listen(args[0], args[1])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			go func() {
+				defer c.Close()
+				sent, err := io.ReadAll(c)
+				if err == nil {
+					_, err = c.Write(append([]byte("re: "), sent...))
+				}
+				if err == nil && string(sent) == "end" {
+					ended <- nil
+				}
+			}()
+		}
+	}()
+	return <-ended
 }
