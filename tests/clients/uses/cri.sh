@@ -145,6 +145,19 @@ use_port() {
 	soon eval 'fetch 10.77.0.1:8080'
 }
 
+# The server is at the pod's loopback alone.
+use_port_forward() {
+	local id c
+	id=$(pod p1)
+	c=$(container p1 c1 'mkdir /www; echo c1 >/www/index.html; exec httpd -f -p 127.0.0.1:80 -h /www')
+	crictl start "$c"
+	soon crictl exec -s "$c" wget -q -O - http://127.0.0.1/
+	daemon port-forward crictl port-forward "$id" 8080:80
+	soon fetch 127.0.0.1:8080
+	eq "$(fetch 127.0.0.1:8080)" c1
+	gone port-forward
+}
+
 use_limits() {
 	local id c
 	id=$(pod p1)
