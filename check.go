@@ -79,6 +79,7 @@ type facts struct {
 	Cgroups     string   // v1, hybrid, v2 or "" for none
 	Controllers []string // those that can be used
 	NetworkErr  error    // what containers' networks lack
+	LoopbackErr error    // and what connections to their loopback do
 	Root        string
 	RootFS      string // name of its file system
 	RootErr     error  // why nothing can be made in it
@@ -221,7 +222,10 @@ func examineNetwork(f facts) finding {
 	if f.NetworkErr != nil {
 		return fail("network", f.NetworkErr.Error(), "run `modprobe -a tun sch_ingress cls_u32 act_mirred`, or pass /dev/net/tun into this container")
 	}
-	return ok("network", "/dev/net/tun, tc ingress, u32, mirred")
+	if f.LoopbackErr != nil {
+		return warn("network", f.LoopbackErr.Error(), "`kubectl port-forward` does not reach containers; it takes Linux 5.9 with BPF")
+	}
+	return ok("network", "/dev/net/tun, tc ingress, u32, mirred, BPF sk_lookup")
 }
 
 func examineState(f facts) finding {

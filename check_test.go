@@ -51,6 +51,7 @@ func TestExamine(t *testing.T) {
 		{"no cgroups", func(f *facts) { f.Cgroups, f.Controllers = "", nil }, "cgroups fail", "mount cgroup2"},
 		{"no memory controller", func(f *facts) { f.Controllers = []string{"cpu", "cpuset", "pids"} }, "cgroups warn", "without memory"},
 		{"no tun", func(f *facts) { f.NetworkErr = os.ErrNotExist }, "network fail", "modprobe -a tun"},
+		{"no BPF", func(f *facts) { f.LoopbackErr = os.ErrPermission }, "network warn", "Linux 5.9"},
 		{"state on disk", func(f *facts) { f.RootFS = "ext4" }, "state warn", "/run/runm on ext4"},
 		{"state read-only", func(f *facts) { f.RootErr = errors.New("read-only") }, "state fail", "--root"},
 		{"memory", func(f *facts) { f.MemoryMiB = 100 }, "memory warn", "100 MiB available"},

@@ -35,7 +35,7 @@ func gatherFacts(ctx context.Context, cfg config.Config, root string) facts {
 	f.QEMU = versionOf(ctx, f.Assets.QEMU)
 	f.Virtiofsd = versionOf(ctx, f.Assets.Virtiofsd)
 	f.Cgroups, f.Controllers = cgroupFacts()
-	f.NetworkErr = network.Probe()
+	f.NetworkErr, f.LoopbackErr = network.Probe(), network.ProbeLoopback()
 	f.RootFS, f.RootErr = stateRoot(root)
 	f.MemoryMiB = availableMiB()
 	return f
