@@ -11,10 +11,10 @@ LIB := $(OUT)/lib/runm
 # Nothing of the build may depend on where the tree lies.
 GOBUILD := go build -trimpath
 
-.PHONY: help all demo test critest check bench install uninstall clean deps kernel runm agent generate
+.PHONY: help all demo test critest check bench bench-docs peers install uninstall clean deps kernel runm agent generate
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: all ## install and build what is needed, and run a Debian container (DEMO_ROOTFS=busybox for a small one)
 	@hack/demo.sh
@@ -28,8 +28,14 @@ critest: all ## run cri-tools' conformance suite with runc and runm; a quarter o
 check: ## format, vet, generated files, darwin types; under two minutes
 	@hack/check.sh
 
-bench: all ## measure against bare QEMU and, where installed, runc, crun, runsc
+bench: all ## measure against bare QEMU and, where installed, runc, crun, runsc (BENCH=-h: flags)
 	@hack/bench.sh
+
+bench-docs: all ## the same, and write docs/performance.md with its charts
+	@hack/bench.sh -docs docs
+
+peers: ## install runc, crun and runsc for the benchmark
+	@hack/peers.sh
 
 all: deps kernel agent runm ## build everything into _output
 

@@ -19,9 +19,6 @@ import (
 
 var errProcess = errors.New("invalid process")
 
-// logLevel is that of libcontainer's init: logrus.WarnLevel as a number.
-const logLevel = "3"
-
 // newProcess makes a libcontainer process of a specification's, stdio apart.
 func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 	switch {
@@ -54,7 +51,7 @@ func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 		Scheduler:        p.Scheduler,
 		IOPriority:       p.IOPriority,
 		CPUAffinity:      affinity,
-		LogLevel:         logLevel,
+		LogLevel:         "3", // logrus.WarnLevel; libcontainer wants the number
 	}
 	if size := p.ConsoleSize; size != nil {
 		lp.ConsoleWidth, lp.ConsoleHeight = uint16(size.Width), uint16(size.Height)

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,12 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/bundle"
@@ -28,37 +23,8 @@ import (
 	"github.com/runm/runm/libvm/vmm/qemu"
 )
 
-// busybox is the only program of the container.
-const busybox = "/bin/busybox"
-
 // tidyTime bounds one command of the cleaning up.
 const tidyTime = time.Minute
-
-// measure is a part of the table.
-type measure struct {
-	name string
-	take func(context.Context, *bench, *table) error
-}
-
-// choose returns the measures that names, separated by commas, names; all of
-// them when it is "".
-func choose(names string) ([]measure, error) {
-	all := []measure{
-		{"cold", cold}, {"phases", phases}, {"exec", execs}, {"stream", stream}, {"network", networks}, {"burst", burst}, {"peers", peers},
-	}
-	if names == "" {
-		return all, nil
-	}
-	var list []measure
-	for name := range strings.SplitSeq(names, ",") {
-		i := slices.IndexFunc(all, func(m measure) bool { return m.name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("no such measure: %q", name)
-		}
-		list = append(list, all[i])
-	}
-	return list, nil
-}
 
 // bench is what all measures share. Everything it makes is below dir.
 type bench struct {
@@ -66,15 +32,18 @@ type bench struct {
 	dir    string // temporary
 	root   string // runm's --root
 	rootfs string
+	runm   oci
 	driver qemu.Driver
 	// plan is runm's own for bundle true: the floors are this machine.
-	plan *plan.Plan
+	plan        *plan.Plan
+	qemuVersion string
+	memoryMiB   int // of the host
 	// exit and stream are the initramfs of the floors.
 	exit, stream string
 	count        int // names containers
 }
 
-func newBench(o options) (_ *bench, err error) {
+func newBench(ctx context.Context, o options) (_ *bench, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("runm needs root, so does its benchmark")
 	}
@@ -82,7 +51,6 @@ func newBench(o options) (_ *bench, err error) {
 	if err != nil {
 		return nil, err
 	}
-	o.runm = exe
 	if err := adoptOrphans(); err != nil {
 		return nil, err
 	}
@@ -91,6 +59,7 @@ func newBench(o options) (_ *bench, err error) {
 		return nil, err
 	}
 	b := &bench{options: o, dir: dir, root: filepath.Join(dir, "root"), rootfs: filepath.Join(dir, "rootfs")}
+	b.runm = oci{name: "runm", path: exe, flags: []string{"--root", b.root}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.RemoveAll(dir))
@@ -105,29 +74,11 @@ func newBench(o options) (_ *bench, err error) {
 	if b.stream, err = buildInitrd(dir, "stream", "-DSTREAM"); err != nil {
 		return nil, fmt.Errorf("floor: %w", err)
 	}
-	return b, b.makePlan()
-}
-
-// makeRootfs makes a root file system of a static busybox in dir.
-func makeRootfs(dir string) error {
-	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "etc"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return err
-		}
+	if err := b.makePlan(); err != nil {
+		return nil, err
 	}
-	program, err := os.ReadFile(busybox)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, busybox), program, 0o755); err != nil {
-		return err
-	}
-	for _, name := range []string{"true", "dd", "sleep"} {
-		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	b.qemuVersion, err = qemuVersion(ctx, b.driver.QEMU)
+	return b, err
 }
 
 // makePlan finds out what machine runm makes of a bundle here.
@@ -147,7 +98,7 @@ func (b *bench) makePlan() error {
 	if c, err = c.WithAnnotations(loaded.Spec.Annotations); err != nil {
 		return err
 	}
-	a := c.FindAssets(b.runm)
+	a := c.FindAssets(b.runm.path)
 	if err := a.Require("kernel", "initrd", "qemu", "virtiofsd"); err != nil {
 		return fmt.Errorf("%w; run `make all`", err)
 	}
@@ -159,107 +110,52 @@ func (b *bench) makePlan() error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return err
 	}
+	b.memoryMiB = int(info.Totalram * uint64(info.Unit) >> 20)
 	b.driver = qemu.Driver{QEMU: a.QEMU, Virtiofsd: a.Virtiofsd}
 	b.plan, err = plan.Make(floorID, loaded, c, plan.Host{
-		CPUs: runtime.NumCPU(), MemoryMiB: int(info.Totalram * uint64(info.Unit) >> 20),
+		CPUs: runtime.NumCPU(), MemoryMiB: b.memoryMiB,
 		Accel: accel, Share: vmm.ShareVirtiofs, Kernel: a.Kernel, Initrd: a.Initrd, Hostname: "bench",
 	})
 	return err
 }
 
-// bundle returns the path of dir/name, a bundle that runs args, and makes it
-// when it is not there: others may be reading it.
-func (b *bench) bundle(name string, args ...string) (string, error) {
-	dir := filepath.Join(b.dir, "bundles", name)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	return b.write(name, b.spec(args))
-}
-
-// write makes the bundle dir/name.
-func (b *bench) write(name string, s *specs.Spec) (string, error) {
-	dir := filepath.Join(b.dir, "bundles", name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	data, err := json.Marshal(s)
-	if err != nil {
-		return "", err
-	}
-	return dir, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
-}
-
-// spec is what `runc spec` writes, but for the terminal.
-func (b *bench) spec(args []string) *specs.Spec {
-	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
-	hidden := []string{"nosuid", "noexec", "nodev"}
-	annotations := map[string]string{}
-	if b.cpus > 0 {
-		annotations[config.AnnotationPrefix+"cpus"] = strconv.Itoa(b.cpus)
-	}
-	return &specs.Spec{
-		Version:     "1.0.2", // every peer's
-		Hostname:    "bench",
-		Annotations: annotations,
-		Root:        &specs.Root{Path: b.rootfs},
-		Process: &specs.Process{
-			Args: args, Cwd: "/", Env: []string{"PATH=/bin", "TERM=xterm"}, NoNewPrivileges: true,
-			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-		},
-		Mounts: []specs.Mount{
-			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(hidden), "mode=1777", "size=65536k")},
-			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: hidden},
-			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(hidden), "ro")},
-		},
-		Linux: &specs.Linux{
-			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
-				{Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
-			},
-			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/sys/firmware"},
-			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
-		},
-	}
-}
-
 // id is a container's name that no one else uses.
 func (b *bench) id() string {
 	b.count++
-	return fmt.Sprintf("bench-%d-%d", os.Getpid(), b.count)
+	return fmt.Sprintf("%s%d", b.idPrefix(), b.count)
 }
 
-// command is runm with args. It ends with ctx; what it started is close's.
-func (b *bench) command(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, b.runm, append([]string{"--root", b.root}, args...)...)
+// idPrefix is what the names of this process's containers begin with.
+func (b *bench) idPrefix() string { return fmt.Sprintf("bench-%d-", os.Getpid()) }
+
+// pids are the host's processes of a container of runm's.
+func (b *bench) pids(ctx context.Context, id string) (list []int, err error) {
+	out, err := b.runm.command(ctx, "ps", "--format", "json", id).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ps: %w", err)
+	}
+	return list, json.Unmarshal(out, &list)
 }
 
-// timed runs cmd and returns how long it took, in milliseconds. It fails when
-// the command does.
-func timed(cmd *exec.Cmd) (float64, error) {
-	// A file, because a detached container would hold a pipe open.
-	said, err := os.CreateTemp("", "runm-bench-stderr-")
+// state is what runm knows of a container.
+func (b *bench) state(id string) (*store.State, error) {
+	dir, err := store.Open(b.root, id)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer said.Close()
-	if err := os.Remove(said.Name()); err != nil {
-		return 0, err
+	return dir.Load()
+}
+
+// buildGo builds a program of ours that runs in guests, of the package
+// tests/bench/guest/name, and returns its path.
+func (b *bench) buildGo(ctx context.Context, name string) (string, error) {
+	program := filepath.Join(b.dir, "guest-"+name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./tests/bench/guest/"+name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the guest's program: %w: %s", err, out)
 	}
-	cmd.Stderr = said
-	began := time.Now()
-	err = cmd.Run()
-	took := ms(time.Since(began))
-	if err != nil {
-		text := make([]byte, 4<<10)
-		n, _ := said.ReadAt(text, 0) // all of a short text, and io.EOF
-		return 0, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(text[:n]))
-	}
-	return took, nil
+	return program, nil
 }
 
 // close removes everything, and says so if that failed.
@@ -269,9 +165,10 @@ func (b *bench) close() error {
 	ids, err := store.List(b.root)
 	errs := []error{err}
 	for _, id := range ids {
-		_, err := timed(b.command(ctx, "delete", "--force", id))
+		_, err := b.runm.run(ctx, "delete", "--force", id)
 		errs = append(errs, err)
 	}
+	errs = append(errs, b.tidyPeers())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s is left: %w", b.dir, err)
 	}

@@ -3,76 +3,233 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/runm/runm/libvm/store"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/tests/bench/report"
 )
 
-// memoryTarget bounds holder and monitor together, in MiB.
-const memoryTarget = 25
+// Targets in MiB: of an idle container in a group, what would be better, and of
+// its holder and monitor together.
+const (
+	idleTarget  = 60
+	idleStretch = 40
+	ownTarget   = 25
+)
 
-// memory weighs the processes of the container id: proportional set size, in
-// which each shared page counts once in all who share it.
-func (b *bench) memory(id string, t *table) error {
-	dir, err := store.Open(b.root, id)
+// weight is the memory of one container in MiB. What others share is counted in
+// part.
+type weight struct {
+	holder, monitor, qemu, virtiofsd float64
+	// guest is the guest's memory, whether or not a process has it mapped.
+	guest float64
+	// root is the container's part of what lies below runm's root, most of it
+	// the template.
+	root float64
+}
+
+func (w weight) all() float64 {
+	return w.holder + w.monitor + w.qemu + w.virtiofsd + w.guest + w.root
+}
+
+// memory weighs each container of a group that has been idle for a while.
+func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
+	s.Rounds = 1
+	dir, err := b.sleepBundle()
 	if err != nil {
 		return err
 	}
-	s, err := dir.Load()
+	before, err := available()
 	if err != nil {
 		return err
 	}
-	holder, err := pss(s.Holder.Pid)
-	if err != nil {
-		return err
-	}
-	monitor, err := pss(s.Monitor.Pid)
-	if err != nil {
-		return err
-	}
-	own := newRow("memory (PSS) of holder and monitor at rest", "MiB", []float64{holder + monitor}, nil)
-	t.Rows = append(t.Rows, own.aim(fmt.Sprintf("<= %d MiB", memoryTarget), own.Value <= memoryTarget))
-	pids, err := children(s.Monitor.Pid)
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	ids := b.ids(b.group)
+	for _, id := range ids {
+		remove, err := b.runm.sleeper(ctx, dir, id)
 		if err != nil {
 			return err
 		}
-		size, err := pss(pid)
-		if err != nil {
-			return err
-		}
-		t.Rows = append(t.Rows, newRow("memory (PSS) of "+strings.TrimSpace(string(name)), "MiB", []float64{size}, nil))
+		defer func() { err = errors.Join(err, remove()) }()
 	}
+	if err := b.rest(ctx); err != nil {
+		return err
+	}
+	weights, err := b.weigh(ids)
+	if err != nil {
+		return err
+	}
+	after, err := available()
+	if err != nil {
+		return err
+	}
+	row := func(name string, pick func(weight) float64) report.Row {
+		r := report.Row{Name: name, Unit: "MiB"}
+		for _, w := range weights {
+			r.Values = append(r.Values, pick(w))
+		}
+		return r
+	}
+	s.Rows = append(s.Rows,
+		row(fmt.Sprintf("an idle container, one of %d", b.group), weight.all).Within(idleTarget, idleStretch),
+		row("of it holder and monitor", func(w weight) float64 { return w.holder + w.monitor }).Within(ownTarget, 0),
+		row("QEMU", func(w weight) float64 { return w.qemu }),
+		row("virtiofsd", func(w weight) float64 { return w.virtiofsd }),
+		row("the guest's memory", func(w weight) float64 { return w.guest }),
+		row("its part of what is below the root: the template", func(w weight) float64 { return w.root }),
+		report.Row{Name: "by what the machine lost of its available memory", Unit: "MiB", Values: []float64{(before - after) / float64(b.group)}})
 	return nil
 }
 
-// pss is the proportional set size of a process in MiB (proc(5),
-// /proc/pid/smaps_rollup).
-func pss(pid int) (float64, error) {
+// weigh returns the weight of each container.
+func (b *bench) weigh(ids []string) ([]weight, error) {
+	root, err := tmpfsUsage(b.root)
+	if err != nil {
+		return nil, err
+	}
+	var list []weight
+	for _, id := range ids {
+		w, err := b.weighOne(id)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", id, err)
+		}
+		w.root = root / float64(len(ids))
+		list = append(list, w)
+	}
+	return list, nil
+}
+
+func (b *bench) weighOne(id string) (w weight, err error) {
+	state, err := b.state(id)
+	if err != nil {
+		return w, err
+	}
+	if w.holder, err = ownMemory(state.Holder.Pid); err != nil {
+		return w, err
+	}
+	if w.monitor, err = ownMemory(state.Monitor.Pid); err != nil {
+		return w, err
+	}
+	pids, err := descendants(state.Monitor.Pid)
+	if err != nil {
+		return w, err
+	}
+	for _, pid := range pids {
+		size, err := ownMemory(pid)
+		if err != nil {
+			return w, err
+		}
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err != nil {
+			return w, err
+		}
+		switch n := strings.TrimSpace(string(name)); {
+		case strings.HasPrefix(n, "qemu-system"):
+			w.qemu += size
+		case n == "virtiofsd":
+			w.virtiofsd += size
+		default:
+			return w, fmt.Errorf("process %d: %q is neither QEMU nor virtiofsd", pid, n)
+		}
+	}
+	w.guest, err = sharedFiles(append(pids, state.Monitor.Pid, state.Holder.Pid))
+	return w, err
+}
+
+// ownMemory is the proportional set size of a process in MiB, in which each
+// shared page counts once in all who share it, without shared memory
+// (proc_pid_smaps(5), Pss of anonymous pages and of files).
+func ownMemory(pid int) (float64, error) {
 	path := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
-			kib, err := strconv.Atoi(f[1])
-			return float64(kib) / 1024, err
-		}
+	mib, err := parseRollup(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return 0, fmt.Errorf("%s: no Pss", path)
+	return mib, nil
 }
 
-// children are the pids that parent's threads have started.
-func children(parent int) ([]int, error) {
+func parseRollup(text string) (mib float64, err error) {
+	found := 0
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[0] != "Pss_Anon:" && f[0] != "Pss_File:" {
+			continue
+		}
+		kib, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
+			return 0, err
+		}
+		mib += kib / 1024
+		found++
+	}
+	if found != 2 {
+		return 0, errors.New("want one Pss_Anon and one Pss_File")
+	}
+	return mib, nil
+}
+
+// sharedFiles is the size in MiB of the tmpfs files without a name that the
+// processes have open: the guest's memory. Its pages are not all mapped: what was
+// copied from a template lies in the file whether or not the guest touches it.
+func sharedFiles(pids []int) (mib float64, err error) {
+	type file struct{ dev, ino uint64 }
+	var seen []file
+	for _, pid := range pids {
+		links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			return 0, err
+		}
+		for _, link := range links {
+			var st unix.Stat_t
+			var kind unix.Statfs_t
+			if err := errors.Join(unix.Stat(link, &st), unix.Statfs(link, &kind)); err != nil {
+				continue // closed meanwhile
+			}
+			f := file{uint64(st.Dev), st.Ino}
+			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 || kind.Type != unix.TMPFS_MAGIC || slices.Contains(seen, f) {
+				continue
+			}
+			seen = append(seen, f)
+			mib += float64(st.Blocks) * 512 / (1 << 20)
+		}
+	}
+	return mib, nil
+}
+
+// tmpfsUsage is what the files below dir take of the machine's memory, in MiB: 0
+// where dir is on a disk.
+func tmpfsUsage(dir string) (mib float64, err error) {
+	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		var kind unix.Statfs_t
+		if err := errors.Join(unix.Lstat(path, &st), unix.Statfs(path, &kind)); err != nil {
+			return err
+		}
+		if kind.Type == unix.TMPFS_MAGIC {
+			mib += float64(st.Blocks) * 512 / (1 << 20)
+		}
+		return nil
+	})
+	return mib, err
+}
+
+// descendants are the pids that parent's threads have started, and theirs.
+func descendants(parent int) ([]int, error) {
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	if err != nil {
 		return nil, err
@@ -88,8 +245,28 @@ func children(parent int) ([]int, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", list, err)
 			}
-			pids = append(pids, pid)
+			more, err := descendants(pid)
+			if err != nil {
+				return nil, err
+			}
+			pids = append(append(pids, pid), more...)
 		}
 	}
 	return pids, nil
+}
+
+// available is the machine's memory that can be had without swapping, in MiB
+// (proc_meminfo(5), MemAvailable).
+func available() (float64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemAvailable:" {
+			kib, err := strconv.ParseFloat(f[1], 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, errors.New("/proc/meminfo: no MemAvailable")
 }

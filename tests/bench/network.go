@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +23,7 @@ import (
 	"github.com/runm/runm/guest/api"
 	libnetwork "github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/vmm"
+	"github.com/runm/runm/tests/bench/report"
 )
 
 const (
@@ -47,12 +47,10 @@ type netFigures struct{ to, from, toCPU, fromCPU, trip float64 }
 
 // networks compares a container's network with a bare machine's: the same
 // program at the other end, and nothing between it and the host but a tap.
-func networks(ctx context.Context, b *bench, t *table) error {
-	program := filepath.Join(b.dir, "net")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./tests/bench/guest/net")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the other end: %w: %s", err, out)
+func networks(ctx context.Context, b *bench, s *report.Section) error {
+	program, err := b.buildGo(ctx, "net")
+	if err != nil {
+		return err
 	}
 	var all [2][]netFigures
 	for range b.rounds {
@@ -64,25 +62,21 @@ func networks(ctx context.Context, b *bench, t *table) error {
 			all[i] = append(all[i], f)
 		}
 	}
-	compare := func(name, unit string, pick func(netFigures) float64) row {
+	compare := func(name, unit string, pick func(netFigures) float64) report.Row {
 		var values [2][]float64
 		for i, list := range all {
 			for _, f := range list {
 				values[i] = append(values[i], pick(f))
 			}
 		}
-		return newRow(name, unit, values[1], values[0])
+		return report.Row{Name: name, Unit: unit, Values: values[1], FloorName: "a bare machine on a tap", Floor: values[0]}
 	}
-	atLeast := func(r row) row {
-		return r.aim(fmt.Sprintf(">= %.1f", netThroughputTarget), r.ratio() >= netThroughputTarget)
-	}
-	trip := compare("UDP round trip between host and container", "us", func(f netFigures) float64 { return f.trip })
-	t.Rows = append(t.Rows,
-		atLeast(compare("TCP host to container; floor: a bare machine on a tap", "MiB/s", func(f netFigures) float64 { return f.to })),
+	s.Rows = append(s.Rows,
+		compare("TCP host to container", "MiB/s", func(f netFigures) float64 { return f.to }).AtLeast(netThroughputTarget),
 		compare("the same in a second of the machine's processor time", "MiB", func(f netFigures) float64 { return f.toCPU }),
-		atLeast(compare("TCP container to host", "MiB/s", func(f netFigures) float64 { return f.from })),
+		compare("TCP container to host", "MiB/s", func(f netFigures) float64 { return f.from }).AtLeast(netThroughputTarget),
 		compare("the same in a second of the machine's processor time", "MiB", func(f netFigures) float64 { return f.fromCPU }),
-		trip.aim(fmt.Sprintf("<= %.1f", netLatencyTarget), trip.ratio() <= netLatencyTarget))
+		compare("UDP round trip between host and container", "us", func(f netFigures) float64 { return f.trip }).AtMost(netLatencyTarget, 0))
 	return nil
 }
 
@@ -109,18 +103,11 @@ func (b *bench) bareNetwork(ctx context.Context, program string) (f netFigures, 
 		files[0].Close()
 		return f, err
 	}
-	m, err := b.driver.Start(ctx, cfg)
-	if err != nil {
-		return f, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- m.Wait() }()
-	f, err = measureNetwork(near, m.(vmm.Processes).Pids())
-	m.Kill()
-	if err = errors.Join(err, <-ended); err != nil {
-		return f, fmt.Errorf("bare network: %w; console: %s", err, m.Console())
-	}
-	return f, nil
+	err = b.withMachine(ctx, cfg, func(_ context.Context, m vmm.Machine) (err error) {
+		f, err = measureNetwork(near, m.(vmm.Processes).Pids())
+		return err
+	})
+	return f, err
 }
 
 // runNetwork measures a container whose process is the program, behind a veth.
@@ -153,29 +140,19 @@ func (b *bench) runNetwork(ctx context.Context, program string) (f netFigures, e
 	if err != nil {
 		return f, err
 	}
-	if _, err := timed(b.command(ctx, "run", "--detach", "--bundle", dir, id)); err != nil {
+	remove, err := b.runm.sleeper(ctx, dir, id)
+	if err != nil {
 		return f, err
 	}
 	pids, err := b.pids(ctx, id)
 	if err == nil {
 		f, err = measureNetwork(near, pids)
 	}
-	_, derr := timed(b.command(context.WithoutCancel(ctx), "delete", "--force", id))
-	return f, errors.Join(err, derr)
-}
-
-// pids are the host's processes of a container.
-func (b *bench) pids(ctx context.Context, id string) (list []int, err error) {
-	out, err := b.command(ctx, "ps", "--format", "json", id).Output()
-	if err != nil {
-		return nil, fmt.Errorf("ps: %w", err)
-	}
-	return list, json.Unmarshal(out, &list)
+	return f, errors.Join(err, remove())
 }
 
 // processorTime is the seconds that processes have taken so far (proc_pid_stat(5)).
 func processorTime(pids []int) (seconds float64, err error) {
-	const ticks = 100 // USER_HZ
 	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
@@ -187,7 +164,7 @@ func processorTime(pids []int) (seconds float64, err error) {
 			if err != nil {
 				return 0, err
 			}
-			seconds += float64(n) / ticks
+			seconds += float64(n) / userHZ
 		}
 	}
 	return seconds, nil
@@ -304,7 +281,7 @@ func roundTrips(dial func(string) (net.Conn, error)) (float64, error) {
 		}
 		all = append(all, float64(time.Since(began).Microseconds()))
 	}
-	return median(all), nil
+	return report.Median(all), nil
 }
 
 // newNetns makes a network namespace that lasts as long as its file is open.
@@ -338,13 +315,4 @@ func copyFile(from, to string) error {
 		return err
 	}
 	return os.WriteFile(to, data, 0o755)
-}
-
-// packProgram writes an initramfs whose init is program.
-func packProgram(program, initrd string) error {
-	init, err := os.ReadFile(program)
-	if err != nil {
-		return err
-	}
-	return packInitrd(initrd, init)
 }

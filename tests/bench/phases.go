@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/tests/bench/report"
 )
 
 // event is a line of the monitor's log.
@@ -22,9 +23,9 @@ type event struct {
 	Msg  string    `json:"msg"`
 }
 
-// phases takes `runm run` apart by what its monitor logs. Some of it goes on
+// phases takes a cold `runm run` apart by what its monitor logs. Some of it goes on
 // at the same time: each event is only as late as the one before it allows.
-func phases(ctx context.Context, b *bench, t *table) error {
+func phases(ctx context.Context, b *bench, s *report.Section) error {
 	at := map[string][]float64{}
 	for range b.rounds {
 		began, events, ended, err := b.logged(ctx)
@@ -39,12 +40,12 @@ func phases(ctx context.Context, b *bench, t *table) error {
 		if len(all) < b.rounds {
 			continue // logged while runm returned: too late for some rounds
 		}
-		t.Phases = append(t.Phases, phase{Until: name, At: median(all)})
+		s.Phases = append(s.Phases, report.Phase{Until: name, At: report.Median(all)})
 	}
-	slices.SortFunc(t.Phases, func(p, q phase) int { return cmp.Compare(p.At, q.At) })
+	slices.SortFunc(s.Phases, func(p, q report.Phase) int { return cmp.Compare(p.At, q.At) })
 	var last float64
-	for i := range t.Phases {
-		p := &t.Phases[i]
+	for i := range s.Phases {
+		p := &s.Phases[i]
 		p.Took, last = p.At-last, p.At
 	}
 	return nil
@@ -52,12 +53,12 @@ func phases(ctx context.Context, b *bench, t *table) error {
 
 // logged runs /bin/true once and returns what the monitor logged, in order.
 func (b *bench) logged(ctx context.Context) (began time.Time, events []event, ended time.Time, err error) {
-	dir, err := b.bundle("true", "/bin/true")
+	dir, err := b.coldBundle()
 	if err != nil {
 		return began, nil, ended, err
 	}
 	id := b.id()
-	cmd := b.command(ctx, "--debug", "run", "--keep", "--bundle", dir, id)
+	cmd := b.runm.command(ctx, "--debug", "run", "--keep", "--bundle", dir, id)
 	began = time.Now()
 	if _, err := timed(cmd); err != nil {
 		return began, nil, ended, err
@@ -74,6 +75,6 @@ func (b *bench) logged(ctx context.Context) (began time.Time, events []event, en
 		}
 		events = append(events, e)
 	}
-	_, err = timed(b.command(ctx, "delete", id))
+	_, err = b.runm.run(ctx, "delete", id)
 	return began, events, ended, err
 }

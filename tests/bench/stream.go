@@ -11,6 +11,9 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/runm/runm/libvm/vmm"
+	"github.com/runm/runm/tests/bench/report"
 )
 
 // streamTarget is the share of the bare port's throughput that a container's
@@ -21,40 +24,32 @@ const streamTarget = 0.5
 const readSize = 128 << 10
 
 // stream compares a container's output with the bare virtio-serial port.
-func stream(ctx context.Context, b *bench, t *table) error {
-	all, cpus, err := b.turns(
-		func() (float64, error) { return b.bareStream(ctx) },
-		func() (float64, error) { return b.runStream(ctx) })
+func stream(ctx context.Context, b *bench, s *report.Section) error {
+	all, err := b.turns(s, []contender{
+		{name: "bare stream", take: func() (float64, error) { return b.bareStream(ctx) }},
+		{name: "runm's stream", take: func() (float64, error) { return b.runStream(ctx) }},
+	})
 	if err != nil {
 		return err
 	}
-	r := newRow(fmt.Sprintf("%d MiB of output; floor: a bare virtio-serial port", b.mib), "MiB/s", all[1], all[0])
-	t.Rows = append(t.Rows, r.aim(fmt.Sprintf(">= %.1f", streamTarget), r.ratio() >= streamTarget),
-		newRow("the same in processor time, boot included", "s", cpus[1], cpus[0]))
+	s.Rows = append(s.Rows, report.Row{
+		Name: fmt.Sprintf("%d MiB of output (processor time: boot included)", b.mib), Unit: "MiB/s", Values: all[1].values, CPU: all[1].cpu,
+		FloorName: "a bare virtio-serial port", Floor: all[0].values, FloorCPU: all[0].cpu,
+	}.AtLeast(streamTarget))
 	return nil
 }
 
 // bareStream reads from the port of a machine whose init writes to it.
 func (b *bench) bareStream(ctx context.Context) (speed float64, err error) {
-	m, err := b.driver.Start(ctx, b.floorConfig(b.stream, b.rootfs))
-	if err != nil {
-		return 0, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- m.Wait() }()
-	ctx, cancel := context.WithTimeout(ctx, machineTime)
-	defer cancel()
-	defer context.AfterFunc(ctx, m.Kill)()
-	port, err := m.Dial(ctx)
-	if err == nil {
+	err = b.withMachine(ctx, b.floorConfig(b.stream, b.rootfs), func(ctx context.Context, m vmm.Machine) error {
+		port, err := m.Dial(ctx)
+		if err != nil {
+			return err
+		}
 		speed, err = b.rate(port)
-		err = errors.Join(err, port.Close())
-	}
-	m.Kill()
-	if err = errors.Join(err, <-ended); err != nil {
-		return 0, fmt.Errorf("bare stream: %w; console: %s", err, m.Console())
-	}
-	return speed, nil
+		return errors.Join(err, port.Close())
+	})
+	return speed, err
 }
 
 // runStream reads what a container writes, through a pipe.
@@ -68,7 +63,7 @@ func (b *bench) runStream(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	defer r.Close()
-	cmd := b.command(ctx, "run", "--bundle", dir, b.id())
+	cmd := b.runm.command(ctx, "run", "--bundle", dir, b.id())
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = w, &said
 	err = cmd.Start()

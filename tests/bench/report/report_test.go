@@ -183,6 +183,31 @@ func TestWriteDocsWithoutMarks(t *testing.T) {
 	}
 }
 
+// TestDocuments: the project's own charts and table are what its data gives.
+func TestDocuments(t *testing.T) {
+	const docs = "../../../docs"
+	r, err := Load(DataFile(docs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := r.docs(docs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 3 {
+		t.Errorf("%d files, want two charts and a table", len(files))
+	}
+	for _, f := range files {
+		now, err := os.ReadFile(filepath.Join(docs, f.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(now, f.content) {
+			t.Errorf("docs/%s is not what docs/%s gives; `hack/bench.sh -from docs/%s -docs docs` writes it", f.name, dataFile, dataFile)
+		}
+	}
+}
+
 func TestMerge(t *testing.T) {
 	names := []string{"start", "exec", "density"}
 	old := example()

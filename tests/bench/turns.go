@@ -8,7 +8,50 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/tests/bench/report"
 )
+
+// contender takes part in a measurement: one value in each round.
+type contender struct {
+	name string
+	take func() (float64, error)
+	// optional: what it cannot do on this machine is a note, not an error.
+	optional bool
+}
+
+// taken is what a contender answered and the processor time that it took, in
+// seconds; of one that failed, nothing.
+type taken struct{ values, cpu []float64 }
+
+// turns lets all take turns, so that each is measured in the same minutes. A
+// round that does not count comes first: it reads programs from the disk, and
+// makes translate what later ones find translated. Each round begins with
+// another contender, so that none always follows the same.
+func (b *bench) turns(s *report.Section, list []contender) ([]taken, error) {
+	all := make([]taken, len(list))
+	failed := make([]bool, len(list))
+	for round := range b.rounds + 1 {
+		for turn := range list {
+			i := (round + turn) % len(list)
+			if failed[i] {
+				continue
+			}
+			var v float64
+			c, err := cpu(func() (err error) { v, err = list[i].take(); return err })
+			switch {
+			case err != nil && list[i].optional:
+				s.Notes = append(s.Notes, fmt.Sprintf("%s: %v", list[i].name, err))
+				all[i], failed[i] = taken{}, true
+			case err != nil:
+				return nil, fmt.Errorf("%s: %w", list[i].name, err)
+			case round > 0:
+				all[i].values, all[i].cpu = append(all[i].values, v), append(all[i].cpu, c)
+			}
+		}
+	}
+	return all, nil
+}
 
 // adoptOrphans makes this process the parent of runm's monitors when runm has
 // ended, so that their processor time is known.
@@ -57,20 +100,4 @@ func childrenTime() (time.Duration, error) {
 		return 0, fmt.Errorf("getrusage: %w", err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
-}
-
-// turns lets the floor and runm take turns and returns what each answered and
-// how much processor time it took.
-func (b *bench) turns(floor, runm func() (float64, error)) (values, cpus [2][]float64, err error) {
-	for range b.rounds {
-		for i, f := range []func() (float64, error){floor, runm} {
-			var v float64
-			c, err := cpu(func() (err error) { v, err = f(); return err })
-			if err != nil {
-				return values, cpus, err
-			}
-			values[i], cpus[i] = append(values[i], v), append(cpus[i], c)
-		}
-	}
-	return values, cpus, nil
 }
