@@ -281,8 +281,11 @@ func TestAccepts(t *testing.T) {
 		}, "process.capabilities: ignoring unknown or unavailable capabilities CAP_TEST."},
 		"relative destination": {func(s spec) { s.Mounts[0].Destination = "proc" }, `mounts[0].destination: "proc" is not absolute`},
 		"bind without a type": {func(s spec) {
-			s.Mounts[0] = specs.Mount{Destination: "/e", Source: "/etc", Options: []string{"bind", "nosuid", "shared"}}
+			s.Mounts[0] = specs.Mount{Destination: "/e", Source: "/etc", Options: []string{"bind", "nosuid", "slave"}}
 		}, ""},
+		"shared bind": {func(s spec) {
+			s.Mounts[0] = specs.Mount{Destination: "/e", Type: "bind", Source: "/etc", Options: []string{"rbind", "rshared"}}
+		}, `mounts[0].options: "rshared": what is mounted in the container is mounted in the guest alone`},
 		"bind with mode": {func(s spec) {
 			s.Mounts[0] = specs.Mount{Destination: "/e", Source: "/etc", Options: []string{"mode=755", "rbind"}}
 		}, `mounts[0].options: "mode=755" has no meaning`},

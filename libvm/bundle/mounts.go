@@ -124,6 +124,11 @@ func (c *checker) bind(i int, field string, m specs.Mount) error {
 	if st.Mode()&(fs.ModeSocket|fs.ModeNamedPipe) != 0 {
 		c.warn(field, "%s is a socket or pipe: the container sees it but cannot reach the host's end of it.", resolved)
 	}
+	for _, o := range m.Options {
+		if o == "shared" || o == "rshared" {
+			c.warn(fmt.Sprintf("mounts[%d].options", i), "%q: what is mounted in the container is mounted in the guest alone, and does not come to %s on the host.", o, resolved)
+		}
+	}
 	c.sources[i] = Source{Path: resolved, Dir: st.IsDir(), TmpfsBytes: tmpfsBytes(resolved), Submounts: hasSubmounts(resolved)}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -124,7 +125,22 @@ func (p *Plan) namespaces(namespaces []specs.LinuxNamespace, h Host) []specs.Lin
 				"the host's side joins %s; in the guest the %s namespace is the container's own.", n.Path, n.Type)
 		}
 	}
+	p.warnOfHosts(guest)
 	return guest
+}
+
+// warnOfHosts names the namespaces of guest's that are missing: who wants those
+// of the host (hostPID, hostIPC, --uts host) does not have them.
+func (p *Plan) warnOfHosts(guest []specs.LinuxNamespace) {
+	var missing []string
+	for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
+		if !slices.ContainsFunc(guest, func(n specs.LinuxNamespace) bool { return n.Type == kind }) {
+			missing = append(missing, string(kind))
+		}
+	}
+	if len(missing) > 0 {
+		p.warn("linux.namespaces", "the container has the machine's %s, and not the host's.", strings.Join(missing, ", "))
+	}
 }
 
 // guestHooks are those whose path is resolved in the container; the others

@@ -246,8 +246,19 @@ func TestNamespaces(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: %s, want %s", in, strings.Join(got, " "), want)
 		}
-		if n := strings.Count(in, ":/p") - strings.Count(in, ":/proc/1/"); len(p.Warnings) != n {
-			t.Errorf("%s: %d warnings, want %d", in, len(p.Warnings), n)
+		warnings := strings.Join(p.Warnings, "\n")
+		if n := strings.Count(in, ":/p") - strings.Count(in, ":/proc/1/"); strings.Count(warnings, ".path: ") != n {
+			t.Errorf("%s: warnings %q, want %d of paths", in, p.Warnings, n)
+		}
+		var hosts []string
+		for _, kind := range []string{"pid", "ipc", "uts"} {
+			if !slices.Contains(got, kind) {
+				hosts = append(hosts, kind)
+			}
+		}
+		said := strings.Contains(warnings, "the machine's "+strings.Join(hosts, ", ")+", and not the host's")
+		if said != (len(hosts) > 0) {
+			t.Errorf("%s: warnings %q, want one of %q", in, p.Warnings, hosts)
 		}
 	}
 }
