@@ -2,7 +2,10 @@
 # Builds the guest's process 1, static and with libseccomp, from the module's
 # runc with the patches of guest/patches on top.
 #
-#   hack/agent.sh OUTPUT
+#   hack/agent.sh OUTPUT [amd64|arm64]
+#
+# Without an architecture it is the host's. An amd64 host builds for arm64 after
+# hack/deps.sh --arm64.
 #
 # The patched copy of the module takes its place for this build alone (go build
 # -modfile); a patch that no longer applies fails the build.
@@ -10,12 +13,19 @@ set -euo pipefail
 hack=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$hack/lib.sh"
-[ $# = 1 ] || die "one argument, where the agent goes" "hack/agent.sh _output/agent"
+[ $# = 1 ] || [ $# = 2 ] || die "where does the agent go?" "hack/agent.sh _output/agent [amd64|arm64]"
 case $1 in
 /*) out=$1 ;;
 *) out=$PWD/$1 ;;
 esac
 cd "$hack/.."
+export GOARCH=${2:-$(go env GOHOSTARCH)}
+if [ "$GOARCH" != "$(go env GOHOSTARCH)" ]; then
+	[ "$GOARCH" = arm64 ] && [ -d "$CACHE/arm64" ] ||
+		die "the agent is not built for $GOARCH here" "hack/deps.sh --arm64 prepares an amd64 host for arm64"
+	export CC=aarch64-linux-gnu-gcc PKG_CONFIG_SYSROOT_DIR=$CACHE/arm64
+	export PKG_CONFIG_LIBDIR=$CACHE/arm64/usr/lib/aarch64-linux-gnu/pkgconfig
+fi
 module=github.com/opencontainers/runc
 go mod download "$module"
 mkdir -p _output

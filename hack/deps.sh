@@ -7,22 +7,27 @@
 #   hack/deps.sh             install what is missing; nothing to do takes no time
 #   hack/deps.sh --upgrade   fetch QEMU, virtiofsd and the source once more
 #   hack/deps.sh --clients   also what tests/clients drives; no service is started
+#   hack/deps.sh --arm64     also what building and emulating an arm64 guest takes
 #
 # Leaves, in $RUNM_CACHE (default ~/.cache/runm):
 #   qemu/                         Debian 12 only: a prefix that can be moved
 #   qemu/bin/{qemu-system-*,virtiofsd}
 #   src/linux-source-6.12.tar.xz  and src/linux-source-6.12.version
+#   arm64/                        --arm64: libseccomp and busybox for arm64
+#   qemu-arm64/                   --arm64, on Debian 12: as qemu/
 set -euo pipefail
 # shellcheck source=hack/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 upgrade=
 clients=
+arm64=
 case ${1-} in
 "") ;;
 --upgrade) upgrade=1 ;;
 --clients) clients=1 ;;
-*) die "unknown argument $1" "hack/deps.sh [--upgrade | --clients]" ;;
+--arm64) arm64=1 ;;
+*) die "unknown argument $1" "hack/deps.sh [--upgrade | --clients | --arm64]" ;;
 esac
 
 linux="linux-source-6.12"
@@ -58,16 +63,24 @@ if [ -n "$clients" ]; then
 	)
 	if [ -z "$private" ]; then tools+=(docker-cli); fi
 fi
+# An arm64 machine has it all.
+if [ "$arch" = arm64 ]; then arm64=; fi
+if [ -n "$arm64" ]; then tools+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross); fi
 
 # The answer of a second run: same script, everything still there.
-stamp=$CACHE/.deps${clients:+-clients}.stamp
+stamp=$CACHE/.deps${clients:+-clients}${arm64:+-arm64}.stamp
 hash=$(cat "$0" "$(dirname "$0")/lib.sh" | sha256sum)
 complete() {
 	[ "$(cat "$stamp" 2>/dev/null)" = "$hash $release" ] &&
 		[ -s "$CACHE/src/$linux.tar.xz" ] &&
 		command -v gcc flex bison bc patch xz pkg-config busybox debootstrap tc nft >/dev/null &&
+		{ [ -z "$arm64" ] || [ -x "$CACHE/arm64/bin/busybox" ] && command -v aarch64-linux-gnu-gcc >/dev/null; } &&
 		{ [ -z "$clients" ] || command -v runc containerd dockerd docker-compose podman mkfs.erofs >/dev/null; } &&
-		if [ -n "$private" ]; then [ -x "$CACHE/qemu/bin/$qemu" ]; else command -v "$qemu" >/dev/null; fi
+		if [ -n "$private" ]; then
+			[ -x "$CACHE/qemu/bin/$qemu" ] && { [ -z "$arm64" ] || [ -x "$CACHE/qemu-arm64/bin/qemu-system-aarch64" ]; }
+		else
+			command -v "$qemu" ${arm64:+qemu-system-aarch64} >/dev/null
+		fi
 }
 if [ -z "$upgrade" ] && complete; then exit 0; fi
 one_at_a_time deps
@@ -127,7 +140,7 @@ debian_sources "${files[@]}" </dev/null >"$work/debian.list"
 
 # -- Tools of the machine's own release.
 wanted=("${tools[@]}")
-if [ -z "$private" ]; then wanted+=("$qemu_pkg" virtiofsd); fi
+if [ -z "$private" ]; then wanted+=("$qemu_pkg" ${arm64:+qemu-system-arm} virtiofsd); fi
 missing=()
 for p in "${wanted[@]}"; do
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
@@ -165,15 +178,14 @@ if [ ${#missing[@]} -gt 0 ]; then
 	fi
 fi
 
-# -- Debian 13's packages. On Debian 13 apt knows them; on Debian 12 a private
-# apt does, with its own state and the same sources under the newer name: it
-# believes that nothing is installed, so that it resolves down to libc.
-fetch_apt() { apt-get "$@"; }
-if [ -n "$private" ]; then
-	a=$work/apt
+# private_apt DIRECTORY CODENAME ARCHITECTURE makes an apt with a state of its own
+# and the machine's sources under CODENAME: it believes that nothing is installed,
+# so that it resolves down to libc.
+private_apt() {
+	local a=$1
 	mkdir -p "$a/lists/partial" "$a/archives/partial"
 	: >"$a/status"
-	sed 's/ bookworm\([ -]\)/ trixie\1/' "$work/debian.list" >"$a/sources.list"
+	sed "s/ ${release#* }\([ -]\)/ $2\1/" "$work/debian.list" >"$a/sources.list"
 	# The machine's proxy and credentials hold here too, its hooks do not.
 	apt-config dump | grep -E '^Acquire::(http|https|Retries|ForceIPv[46])' >"$a/apt.conf" || true
 	cat >>"$a/apt.conf" <<-EOF
@@ -188,13 +200,19 @@ if [ -n "$private" ]; then
 		Dir::State::status "$a/status";
 		Dir::Cache "$a";
 		Dir::Cache::archives "$a/archives";
-		APT::Architecture "$arch";
-		APT::Architectures { "$arch"; };
+		APT::Architecture "$3";
+		APT::Architectures { "$3"; };
 		APT::Install-Recommends "false";
 		APT::Sandbox::User "root";
 		Acquire::Languages "none";
 	EOF
-	fetch_apt() { APT_CONFIG=$a/apt.conf apt-get "$@"; }
+}
+
+# -- Debian 13's packages: on Debian 13 apt knows them, on Debian 12 a private one.
+fetch_apt() { apt-get "$@"; }
+if [ -n "$private" ]; then
+	private_apt "$work/apt" trixie "$arch"
+	fetch_apt() { APT_CONFIG=$work/apt/apt.conf apt-get "$@"; }
 fi
 listed=
 lists() {
@@ -238,12 +256,14 @@ wrapper() { # NAME FIXED-ARGUMENTS
 	chmod 755 "$prefix/bin/$1"
 }
 
+# qemu_prefix NAME PACKAGE PROGRAM makes $CACHE/NAME with PROGRAM and virtiofsd.
 qemu_prefix() {
-	local root=$work/root libs loader d f
-	prefix=$work/qemu
-	run "fetch QEMU and virtiofsd" "$work/qemu.log" -- \
-		fetch_apt install -y --download-only --no-install-recommends -o Debug::NoLocking=true "$qemu_pkg" virtiofsd ||
-		die "cannot fetch QEMU and virtiofsd from Debian 13"
+	local name=$1 pkg=$2 qemu=$3 root=$work/root libs loader d f
+	prefix=$work/$name
+	rm -rf "$root" "$work"/apt/archives/*.deb
+	run "fetch $pkg and virtiofsd" "$work/$name.log" -- \
+		fetch_apt install -y --download-only --no-install-recommends -o Debug::NoLocking=true "$pkg" virtiofsd ||
+		die "cannot fetch $pkg and virtiofsd from Debian 13"
 	mkdir -p "$root" "$prefix"/{bin,ld,lib,libexec,modules,share}
 	for d in "$work"/apt/archives/*.deb; do
 		dpkg-deb --fsys-tarfile "$d" | tar -x -C "$root" --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
@@ -272,11 +292,29 @@ qemu_prefix() {
 	"$prefix/bin/virtiofsd" --version >/dev/null || die "the unpacked virtiofsd does not start"
 
 	# What uses the old prefix keeps its open files.
-	rm -rf "$CACHE/qemu.old"
-	if [ -e "$CACHE/qemu" ]; then mv "$CACHE/qemu" "$CACHE/qemu.old"; fi
-	mv "$prefix" "$CACHE/qemu"
-	rm -rf "$CACHE/qemu.old"
-	say "QEMU and virtiofsd: $CACHE/qemu ($(du -sh "$CACHE/qemu" | cut -f1))"
+	rm -rf "$CACHE/$name.old"
+	if [ -e "$CACHE/$name" ]; then mv "$CACHE/$name" "$CACHE/$name.old"; fi
+	mv "$prefix" "$CACHE/$name"
+	rm -rf "$CACHE/$name.old"
+	say "QEMU and virtiofsd: $CACHE/$name ($(du -sh "$CACHE/$name" | cut -f1))"
+}
+
+# What an arm64 guest has from Debian, for its agent to be linked with and for
+# its tests: unpacked, not installed, so that dpkg keeps its one architecture.
+arm64_packages() {
+	local d root=$work/arm64
+	private_apt "$work/apt-arm64" "${release#* }" arm64
+	fetch() { APT_CONFIG=$work/apt-arm64/apt.conf apt-get "$@"; }
+	mkdir -p "$root"
+	run "package lists for arm64" "$work/arm64.log" -- fetch update -o Debug::NoLocking=true &&
+		run "fetch libseccomp and busybox for arm64" "$work/arm64.log" -- in_dir "$root" fetch download libseccomp-dev busybox-static ||
+		die "cannot fetch libseccomp-dev and busybox-static for arm64" "does the mirror have that architecture?"
+	for d in "$root"/*.deb; do
+		dpkg-deb --fsys-tarfile "$d" | tar -x -C "$root" --exclude=./usr/share
+		rm "$d"
+	done
+	rm -rf "$CACHE/arm64"
+	mv "$root" "$CACHE/arm64"
 }
 
 if [ -n "$upgrade" ] || [ ! -s "$CACHE/src/$linux.tar.xz" ]; then
@@ -286,10 +324,14 @@ fi
 if [ -n "$private" ]; then
 	# Rebuilt when the recipe changes, not with every edit of this file.
 	recipe=$(declare -f qemu_prefix wrapper | sha256sum)
-	if [ -n "$upgrade" ] || [ ! -x "$CACHE/qemu/bin/$qemu" ] || [ "$(cat "$CACHE/qemu/.recipe" 2>/dev/null)" != "$recipe" ]; then
+	want_prefix() {
+		if [ -z "$upgrade" ] && [ -x "$CACHE/$1/bin/$3" ] && [ "$(cat "$CACHE/$1/.recipe" 2>/dev/null)" = "$recipe" ]; then return; fi
 		lists
-		qemu_prefix
-		printf '%s\n' "$recipe" >"$CACHE/qemu/.recipe"
-	fi
+		qemu_prefix "$@"
+		printf '%s\n' "$recipe" >"$CACHE/$1/.recipe"
+	}
+	want_prefix qemu "$qemu_pkg" "$qemu"
+	if [ -n "$arm64" ]; then want_prefix qemu-arm64 qemu-system-arm qemu-system-aarch64; fi
 fi
+if [ -n "$arm64" ]; then arm64_packages; fi
 printf '%s\n' "$hash $release" >"$stamp"
