@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -142,7 +143,21 @@ func Boot(t testing.TB, f *Files, o Options) *VM {
 			t.Logf("qemu: %s\nconsole:\n%s", stderr.String(), vm.Console())
 		}
 	})
-	vm.connect(t, host)
+	conn, err := net.FileConn(host)
+	must(t, err)
+	host.Close()
+	vm.connect(t, conn)
+	return vm
+}
+
+// Attach speaks to the agent of a guest that somebody else has booted, over the
+// stream to it, which ends with the test. share is the host's directory that the
+// guest has as api.ShareTag, by virtiofs; busybox is a static one for the guest's
+// CPU.
+func Attach(t testing.TB, stream io.ReadWriteCloser, share, busybox string) *VM {
+	t.Helper()
+	vm := &VM{files: &Files{Busybox: busybox}, Share: share}
+	vm.connect(t, stream)
 	return vm
 }
 
@@ -210,13 +225,11 @@ func (vm *VM) startVirtiofsd(t testing.TB) *os.File {
 	return file
 }
 
-// connect opens the session and the protocol's stream on host.
-func (vm *VM) connect(t testing.TB, host *os.File) {
+// connect opens the session on stream, and the protocol's stream on that.
+func (vm *VM) connect(t testing.TB, stream io.ReadWriteCloser) {
 	t.Helper()
-	conn, err := net.FileConn(host)
-	must(t, err)
-	host.Close()
-	vm.Session, err = yamux.Server(conn, api.StreamConfig())
+	var err error
+	vm.Session, err = yamux.Server(stream, api.StreamConfig())
 	must(t, err)
 	t.Cleanup(func() { vm.Session.Close() })
 	rpc, err := vm.Session.OpenStream()

@@ -11,9 +11,9 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 )
 
-// require ends a test that lacks something: where nothing may be skipped (CI)
+// Require ends a test that lacks something: where nothing may be skipped (CI)
 // it fails.
-func require(t testing.TB, missing string) {
+func Require(t testing.TB, missing string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(missing)
@@ -35,7 +35,7 @@ func Kernel(t testing.TB) string {
 			return p
 		}
 	}
-	require(t, "no guest kernel: run make kernel or set RUNM_KERNEL")
+	Require(t, "no guest kernel: run make kernel or set RUNM_KERNEL")
 	return ""
 }
 
@@ -54,7 +54,7 @@ func Program(t testing.TB, name string) string {
 			return p
 		}
 	}
-	require(t, "no "+name+": run hack/deps.sh")
+	Require(t, "no "+name+": run hack/deps.sh")
 	return ""
 }
 
