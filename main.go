@@ -16,6 +16,7 @@ import (
 	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/holder"
 	"github.com/runm/runm/libvm/monitor"
+	"github.com/runm/runm/libvm/template"
 	"github.com/runm/runm/libvm/vmm"
 	"github.com/runm/runm/libvm/vmm/qemu"
 )
@@ -40,6 +41,10 @@ func main() {
 		os.Exit(monitor.Main(newDriver))
 	case libvm.StubArg0:
 		os.Exit(libvm.StubMain())
+	case template.Arg0:
+		os.Exit(template.Main(func(o template.Order) vmm.Driver {
+			return qemu.Driver{QEMU: o.QEMU, Virtiofsd: o.Virtiofsd}
+		}))
 	case cgroup.VictimArg0:
 		os.Exit(cgroup.VictimMain())
 	}
@@ -107,6 +112,7 @@ func newApp(log *logging) *cli.App {
 			createCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(),
 			runCommand(), execCommand(), listCommand(), psCommand(), pauseCommand(), resumeCommand(),
 			updateCommand(), eventsCommand(), specCommand(), featuresCommand(), checkCommand(),
+			templateCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run reports, once
 		OnUsageError:   usageError,

@@ -26,6 +26,7 @@ import (
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/template"
 	"github.com/runm/runm/libvm/undo"
 )
 
@@ -105,10 +106,15 @@ func Prepare(o CreateOpts) (*Prepared, error) {
 	for _, u := range b.Unknown {
 		logrus.Debugf("config.json: unknown property %s is ignored", u)
 	}
+	var templates *template.Store
+	if cfg.Template == config.TemplateOn {
+		store := TemplateStore(cfg)
+		templates = &store
+	}
 	return &Prepared{opts: o, bundle: b, pod: pod, setup: monitor.Setup{
 		Root: o.Root, ID: o.ID, Bundle: b.Dir, Plan: *p, Spec: b.Spec, Systemd: o.Systemd,
 		Owner: owner(), QEMU: assets.QEMU, Virtiofsd: assets.Virtiofsd,
-		BootSeconds: cfg.BootTimeoutSeconds, Flags: o.Flags, Debug: o.Debug,
+		Templates: templates, BootSeconds: cfg.BootTimeoutSeconds, Flags: o.Flags, Debug: o.Debug,
 	}}, nil
 }
 
@@ -211,6 +217,9 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	}
 	u.Keep()
 	m.conn.Close()
+	if m.booted && p.setup.Templates != nil {
+		p.beginTemplate()
+	}
 	c, err := Load(p.opts.Root, p.opts.ID)
 	if err != nil {
 		return nil, err
@@ -269,6 +278,7 @@ type monitorProcess struct {
 	steps  chan monitor.Step
 	failed chan error // the monitor's last word, once
 	gone   chan struct{}
+	booted bool // as StepCommitted said
 }
 
 // cancel tells the monitor that create does not want the container any more.
@@ -387,6 +397,7 @@ func (m *monitorProcess) listen() {
 			m.failed <- stepError(s.Error)
 			return
 		}
+		m.booted = s.Booted
 		m.steps <- s
 	}
 }

@@ -17,7 +17,7 @@ const AnnotationPrefix = "dev.runm."
 // annotationKeys are all the annotations there are, without the prefix.
 // Whether one may be used is up to Config.Annotations.
 func annotationKeys() []string {
-	return []string{"accel", "cpus", "host-network", "initrd", "kernel", "memory-mib", "nics", "share"}
+	return []string{"accel", "cpus", "host-network", "initrd", "kernel", "memory-mib", "nics", "share", "template"}
 }
 
 // WithAnnotations returns c changed by the dev.runm.* annotations among
@@ -58,6 +58,9 @@ func (c *Config) set(key, value string) error {
 	case "host-network":
 		c.HostNetwork = value
 		return checkHostNetwork(value)
+	case "template":
+		c.Template = value
+		return checkTemplate(value)
 	case "nics":
 		c.NICs, err = number(value, 0, maxNICs)
 	case "memory-mib":

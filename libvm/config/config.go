@@ -57,6 +57,15 @@ type Config struct {
 	// network, which no machine can have: "refuse", or "loopback" for a
 	// container with loopback only, and a warning.
 	HostNetwork string `toml:"host_network"`
+	// Template is "on" or "off": whether machines are cloned from templates, and
+	// templates made (docs/templates.md).
+	Template string `toml:"template"`
+	// TemplateDir is an absolute path on a tmpfs; "" is template.DefaultDir.
+	TemplateDir string `toml:"template_dir"`
+	// Templates is how many are kept, TemplatesMiB how much memory they may
+	// take together.
+	Templates    int `toml:"templates"`
+	TemplatesMiB int `toml:"templates_mib"`
 	// KernelParams is appended to the guest kernel's command line.
 	KernelParams []string `toml:"kernel_params"`
 	// Annotations are the dev.runm.* annotations that a container may use,
@@ -75,12 +84,21 @@ func Default() Config {
 		BootTimeoutSeconds: 60,
 		NICs:               4,
 		HostNetwork:        HostNetworkRefuse,
-		Annotations:        []string{"accel", "cpus", "host-network", "memory-mib", "nics", "share"},
+		Template:           TemplateOn,
+		Templates:          8,
+		TemplatesMiB:       512,
+		Annotations:        []string{"accel", "cpus", "host-network", "memory-mib", "nics", "share", "template"},
 	}
 }
 
 // ShareAuto is the value of Share that lets the host decide.
 const ShareAuto = "auto"
+
+// Values of Template.
+const (
+	TemplateOn  = "on"
+	TemplateOff = "off"
+)
 
 // Values of HostNetwork.
 const (
@@ -143,8 +161,12 @@ func (c Config) check() error {
 	if err := checkHostNetwork(c.HostNetwork); err != nil {
 		return err
 	}
+	if err := checkTemplate(c.Template); err != nil {
+		return err
+	}
 	files := []struct{ key, path string }{
 		{"kernel", c.Kernel}, {"initrd", c.Initrd}, {"qemu", c.QEMU}, {"virtiofsd", c.Virtiofsd},
+		{"template_dir", c.TemplateDir},
 	}
 	for _, f := range files {
 		if f.path != "" && !filepath.IsAbs(f.path) {
@@ -165,6 +187,8 @@ func (c Config) check() error {
 		{"guest_overhead_mib", c.GuestOverheadMiB, 0, maxMemoryMiB},
 		{"boot_timeout_seconds", c.BootTimeoutSeconds, 1, 3600},
 		{"nics", c.NICs, 0, maxNICs},
+		{"templates", c.Templates, 1, maxTemplates},
+		{"templates_mib", c.TemplatesMiB, 1, maxMemoryMiB},
 	}
 	for _, n := range numbers {
 		if n.value < n.min || n.value > n.max {
@@ -183,6 +207,8 @@ const (
 	// maxNICs is what a machine has room for beside stream, entropy and share:
 	// microvm has 8 virtio devices. The fifth takes the memory balloon's place.
 	maxNICs = 5
+
+	maxTemplates = 1000
 )
 
 func checkHostNetwork(s string) error {
@@ -191,6 +217,14 @@ func checkHostNetwork(s string) error {
 		return nil
 	}
 	return fmt.Errorf("host_network: %q is none of refuse, loopback", s)
+}
+
+func checkTemplate(s string) error {
+	switch s {
+	case TemplateOn, TemplateOff:
+		return nil
+	}
+	return fmt.Errorf("template: %q is none of on, off", s)
 }
 
 func checkAccel(a vmm.Accel) error {

@@ -40,10 +40,18 @@ type Event struct {
 	// Width and Height of the terminal changed. 0: not.
 	Width  uint16 `json:"width,omitempty"`
 	Height uint16 `json:"height,omitempty"`
+	// Copied answers Order.Copy; Error says what went wrong, "" for nothing.
+	Copied bool   `json:"copied,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
-// Exit is what the monitor tells the holder: end with Status.
-type Exit struct {
+// Order is what the monitor tells the holder.
+type Order struct {
+	// Copy: fill a machine's memory, whose file comes first, from a template's,
+	// which comes second. The kernel charges memory to the cgroup of whoever
+	// touches it first, and the holder is in the container's.
+	Copy bool `json:"copy,omitempty"`
+	// Status is what to end with, otherwise.
 	Status int `json:"status"`
 }
 

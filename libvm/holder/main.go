@@ -16,6 +16,7 @@ import (
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/hooks"
 	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/template"
 )
 
 // killed is the status of a holder whose monitor was killed.
@@ -46,14 +47,9 @@ func Main() int {
 		_ = create.Send(Prepared{Error: err.Error()})
 		return 1
 	}
-	exits := make(chan Exit)
-	go func() {
-		var e Exit
-		if _, err := monitor.Recv(&e); err != nil {
-			e.Status = killed
-		}
-		exits <- e
-	}()
+	exits := make(chan int)
+	copied := make(chan Event)
+	go func() { exits <- obey(monitor, copied) }()
 	prepared := make(chan struct{})
 	go func() {
 		serve(create)
@@ -61,8 +57,10 @@ func Main() int {
 	}()
 	for {
 		select {
-		case e := <-exits:
-			return e.Status
+		case status := <-exits:
+			return status
+		case e := <-copied:
+			_ = monitor.Send(e)
 		case <-prepared:
 			prepared = nil
 			// Nothing is done from here on but waiting.
@@ -74,6 +72,35 @@ func Main() int {
 			}
 		}
 	}
+}
+
+// obey does what the monitor orders until it orders the end, whose status it
+// returns.
+func obey(monitor *control.Conn, copied chan<- Event) int {
+	for {
+		var o Order
+		files, err := monitor.Recv(&o)
+		switch {
+		case err != nil:
+			return killed
+		case !o.Copy:
+			control.CloseAll(files)
+			return o.Status
+		}
+		e := Event{Copied: true}
+		if err := copyMemory(files); err != nil {
+			e.Error = err.Error()
+		}
+		copied <- e
+	}
+}
+
+func copyMemory(files []*os.File) error {
+	defer control.CloseAll(files)
+	if len(files) != 2 {
+		return fmt.Errorf("%d files to copy, want 2", len(files))
+	}
+	return template.CopyMemory(files[0], files[1])
 }
 
 // enter joins the mount namespace and takes the terminal. It returns the

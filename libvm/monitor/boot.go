@@ -65,10 +65,7 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	g, err := bootGuest(ctx, m.driver, &cfg, c.setup.Debug, func(v vmm.Machine) error {
-		c.log.Debug("machine executes")
-		return m.joinMachine(ctx, c, v)
-	})
+	g, err := m.startGuest(ctx, c, &cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +125,9 @@ func (g *guest) make(ctx context.Context, c *container, files []*os.File) (*stdi
 // hostFiles are what monitor and VMM need of the host besides the share.
 func (m *monitor) hostFiles(c *container) (paths, trees []string) {
 	paths = []string{"/etc", "/bin", "/lib64", os.TempDir(), filepath.Dir(string(c.dir))}
+	if t := m.setup.Templates; t != nil {
+		paths = append(paths, t.Dir)
+	}
 	trees = []string{"/proc", "/sys", "/dev", "/usr", "/lib"}
 	cfg := &m.setup.Plan.Machine
 	for _, file := range []string{m.setup.QEMU, m.setup.Virtiofsd, cfg.Kernel, cfg.Initrd} {

@@ -71,6 +71,8 @@ type container struct {
 	// beforePause is the status that resume restores.
 	beforePause specs.ContainerState
 	stdio       *stdio // nil until made
+	// copied gets the holder's answer to Order.Copy.
+	copied chan string
 	// pending are signals that came while the machine was paused.
 	pending []Request
 	// window is the terminal's latest size, until the guest is told of it. The
@@ -96,7 +98,7 @@ type ended struct {
 func newContainer(s *Setup, create, hold *control.Conn) *container {
 	c := &container{
 		setup: s, id: s.ID, create: create, holder: hold, status: specs.StateCreating,
-		over: make(chan struct{}), window: make(chan holder.Event, 1), log: logrus.New(),
+		over: make(chan struct{}), window: make(chan holder.Event, 1), copied: make(chan string, 1), log: logrus.New(),
 	}
 	c.making, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -297,7 +299,7 @@ func (m *monitor) take(c *container, s Step) error {
 		}
 		return c.create.Send(Step{Kind: StepLimited})
 	case StepCommit:
-		if err := c.create.Send(Step{Kind: StepCommitted}); err != nil {
+		if err := c.create.Send(Step{Kind: StepCommitted, Booted: c.setup == m.setup && m.booted}); err != nil {
 			return errCreateGone
 		}
 		m.commit(c)
@@ -573,7 +575,7 @@ func (c *container) endHolder() error {
 
 // holderExit is the holder's end with the container's status.
 func (c *container) holderExit(status int) error {
-	err := c.holder.Send(holder.Exit{Status: status})
+	err := c.holder.Send(holder.Order{Status: status})
 	if err != nil && !c.state.Holder.Alive() {
 		err = nil
 	}
@@ -604,6 +606,8 @@ func (c *container) outOfMemory(paid bool) {
 func (m *monitor) holderEvent(c *container, e holder.Event) {
 	switch {
 	case m.containers[c.id] != c:
+	case e.Copied:
+		c.copied <- e.Error
 	case e.Signal == 0:
 		// The last one counts, also when it comes before the process is made.
 		select {

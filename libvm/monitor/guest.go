@@ -39,13 +39,10 @@ type guest struct {
 	hello *api.HelloResponse
 }
 
-// bootGuest starts the machine and waits for its agent. started is told as
-// soon as the machine executes. On error nothing of the machine is left.
-func bootGuest(ctx context.Context, d vmm.Driver, cfg *vmm.Config, debug bool, started func(vmm.Machine) error) (_ *guest, err error) {
-	machine, err := d.Start(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("start the machine: %w", err)
-	}
+// newGuest waits for the agent of a machine that was started, whose share is the
+// given one. started is told of the machine first. On error nothing of the
+// machine is left.
+func newGuest(ctx context.Context, machine vmm.Machine, share vmm.Share, debug bool, started func(vmm.Machine) error) (_ *guest, err error) {
 	g := &guest{machine: machine, gone: make(chan error, 1)}
 	ended := make(chan error, 1)
 	var u undo.Stack
@@ -81,7 +78,7 @@ func bootGuest(ctx context.Context, d vmm.Driver, cfg *vmm.Config, debug bool, s
 		_ = stream.Close() // the session may have done so
 		return nil
 	})
-	if err := g.greet(ctx, stream, cfg.Shares[0], debug); err != nil {
+	if err := g.greet(ctx, stream, share, debug); err != nil {
 		return nil, g.failure(ctx, err)
 	}
 	u.Keep()

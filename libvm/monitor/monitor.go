@@ -63,6 +63,7 @@ type monitor struct {
 	// namespace gets the holder's network namespace, if the machine has NICs.
 	namespace chan *network.Namespace
 	failed    bool // the first container never came to be
+	booted    bool // the machine is none that was cloned
 }
 
 // NewDriver makes the driver of a setup; main chooses which there are.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/runm/runm/libvm/plan"
 	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/template"
 )
 
 // Setup is create's first message: everything the monitor will ever know of a
@@ -25,10 +26,12 @@ type Setup struct {
 	Owner   string      `json:"owner"`
 	QEMU    string      `json:"qemu"`
 	// Virtiofsd is "" where the share is 9p.
-	Virtiofsd   string     `json:"virtiofsd"`
-	BootSeconds int        `json:"bootSeconds"`
-	Flags       GuestFlags `json:"flags"`
-	Debug       bool       `json:"debug"`
+	Virtiofsd   string `json:"virtiofsd"`
+	BootSeconds int    `json:"bootSeconds"`
+	// Templates are what the machine may be cloned from, nil for none.
+	Templates *template.Store `json:"templates,omitempty"`
+	Flags     GuestFlags      `json:"flags"`
+	Debug     bool            `json:"debug"`
 }
 
 // GuestFlags are create's flags that the guest's runtime honours.
@@ -44,6 +47,8 @@ type Step struct {
 	Kind   StepKind `json:"kind"`
 	Error  string   `json:"error,omitempty"`
 	Holder proc.ID  `json:"holder"`
+	// Booted, of StepCommitted: the machine is none that was cloned.
+	Booted bool `json:"booted,omitempty"`
 }
 
 // StepKind names the steps, in their order.

@@ -12,6 +12,15 @@ import (
 	"github.com/runm/runm/libvm/vmm"
 )
 
+// Machine is the machine that Make would plan for a container with that spec.
+func Machine(s *specs.Spec, c config.Config, h Host) (*vmm.Config, error) {
+	var p Plan
+	if err := p.machine(s, c, h); err != nil {
+		return nil, err
+	}
+	return &p.Machine, nil
+}
+
 // machine decides the machine's size and parts.
 func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 	if h.Kernel == "" {

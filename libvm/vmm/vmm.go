@@ -125,6 +125,48 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
+// Template is a machine that was saved: two files that belong together and that
+// any number of machines may be started from at the same time.
+type Template struct {
+	Memory *os.File // the guest's memory, MemoryMiB long, with holes
+	State  *os.File // processors and devices, in the driver's format
+	// Copy copies Memory into a clone's, which is as long and empty, for drivers
+	// whose clones need a copy. It is called once at most, before the clone
+	// executes anything.
+	Copy func(ctx context.Context, to, from *os.File) error
+}
+
+// Close closes the template's files.
+func (t Template) Close() {
+	t.Memory.Close() // nil is fine
+	t.State.Close()
+}
+
+// Cloner is a Driver that can save a booted machine and start others from where
+// it was. Their Configs must be equal, but for the files in them, for the
+// places of shares and for what NICs are connected to.
+type Cloner interface {
+	Driver
+	// Shape is all that the driver makes a machine of: a template is good for
+	// the machines whose shape is the one of its own. It changes with the
+	// content of every file that the machine is made of.
+	Shape(cfg *Config) (string, error)
+	// StartSavable is Start of a machine whose memory is the file memory, which
+	// stays the caller's.
+	StartSavable(ctx context.Context, cfg *Config, memory *os.File) (Savable, error)
+	// Clone is Start of a machine that goes on where t was saved. It takes t
+	// over, also when it fails. What is wrong with t comes from Wait.
+	Clone(ctx context.Context, cfg *Config, t Template) (Machine, error)
+}
+
+// Savable is a Machine that can be saved once.
+type Savable interface {
+	Machine
+	// Save waits until the guest listens to its stream, stops the machine for
+	// good and writes its State. Nothing of its memory changes any more.
+	Save(ctx context.Context, state io.Writer) error
+}
+
 // Processes is a Machine that runs as host processes of their own.
 type Processes interface {
 	// Pids lists the host processes that carry the machine, the VMM first.

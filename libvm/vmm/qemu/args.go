@@ -45,6 +45,12 @@ type FDs struct {
 	Disks               []DiskFD
 	NICs                []int // taps
 	VhostNet            []int // one for each NIC, or none at all
+	// Memory is the file that is the guest's memory, 0 for memory of QEMU's own.
+	Memory int
+	// PrivateMemory: what the guest writes stays out of the file.
+	PrivateMemory bool
+	// Incoming: the machine is not booted but waits to be loaded.
+	Incoming bool
 }
 
 // DiskFD is an open disk.
@@ -62,8 +68,9 @@ func Args(cfg *vmm.Config, host Host, fds FDs) ([]string, error) {
 	a.add("-nodefaults", "-no-user-config", "-no-reboot")
 	a.add("-display", "none")
 	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-	a.machine(cfg, host)
+	a.machine(cfg, host, fds)
 	a.kernel(cfg, host, fds)
+	a.template(fds)
 	a.channels(fds)
 	a.shares(cfg.Shares, host, fds)
 	a.disks(cfg.Disks, fds)
@@ -133,7 +140,7 @@ func hasBalloon(cfg *vmm.Config, host Host) bool {
 }
 
 // machine adds board, CPU and memory.
-func (a *args) machine(cfg *vmm.Config, host Host) {
+func (a *args) machine(cfg *vmm.Config, host Host, fds FDs) {
 	board := []string{"virt", "gic-version=max", "acpi=off"}
 	if host.Arch == "amd64" {
 		// The timer and the interrupt controller of the PC are what a guest
@@ -150,15 +157,36 @@ func (a *args) machine(cfg *vmm.Config, host Host) {
 		a.add("-accel", fmt.Sprintf("tcg,tb-size=%d", tcgCacheMiB), "-cpu", tcgCPU(host.Arch))
 	}
 	a.add("-smp", strconv.Itoa(cfg.CPUs), "-m", fmt.Sprintf("%dM", cfg.MemoryMiB))
-	// vhost-user back ends map the guest's memory, so it must be a shared
-	// file; private anonymous memory is cheaper for everybody else.
-	object := "memory-backend-ram,id=ram"
-	if hasVirtiofs(cfg.Shares) {
-		object = "memory-backend-memfd,id=ram,share=on"
-	}
-	a.add("-object", fmt.Sprintf("%s,size=%dM", object, cfg.MemoryMiB))
+	a.add("-object", fmt.Sprintf("%s,size=%dM", memoryBackend(cfg, fds), cfg.MemoryMiB))
 	// Legacy virtio-mmio, microvm's default, is refused by vhost-user back ends.
 	a.add("-global", "virtio-mmio.force-legacy=false")
+}
+
+// memoryBackend is what the guest's memory is. vhost-user back ends map it, so
+// for them it must be a shared file; private memory is cheaper for everybody else.
+func memoryBackend(cfg *vmm.Config, fds FDs) string {
+	switch {
+	case fds.Memory != 0 && fds.PrivateMemory:
+		return "memory-backend-file,id=ram,share=off,readonly=on,rom=off,mem-path=" + fdPath(fds.Memory)
+	case fds.Memory != 0:
+		return "memory-backend-file,id=ram,share=on,mem-path=" + fdPath(fds.Memory)
+	case hasVirtiofs(cfg.Shares):
+		return "memory-backend-memfd,id=ram,share=on"
+	default:
+		return "memory-backend-ram,id=ram"
+	}
+}
+
+// template adds what saving and loading take.
+func (a *args) template(fds FDs) {
+	if fds.Memory == 0 {
+		return
+	}
+	// Without it a clone, whose template was stopped, would be, too.
+	a.add("-global", "migration.store-global-state=off")
+	if fds.Incoming {
+		a.add("-incoming", "defer") // until it is told that memory is not in the stream
+	}
 }
 
 func (a *args) kernel(cfg *vmm.Config, host Host, fds FDs) {

@@ -34,14 +34,14 @@ func (Driver) Name() string { return "qemu" }
 // Start implements vmm.Driver. It returns when QEMU has been executed and does
 // not wait for anything QEMU does: what QEMU objects to comes from Wait.
 func (d Driver) Start(ctx context.Context, cfg *vmm.Config) (vmm.Machine, error) {
-	m, err := d.start(ctx, cfg)
+	m, err := d.start(ctx, cfg, memory{})
 	if err != nil {
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
 	return m, nil
 }
 
-func (d Driver) start(ctx context.Context, cfg *vmm.Config) (m *machine, err error) {
+func (d Driver) start(ctx context.Context, cfg *vmm.Config, mem memory) (m *machine, err error) {
 	in := &inherited{}
 	defer in.close()
 	fds := in.adopt(cfg)
@@ -59,6 +59,9 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config) (m *machine, err err
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	if err := m.connect(in, &fds, &u); err != nil {
+		return nil, err
+	}
+	if err := mem.add(in, &fds); err != nil {
 		return nil, err
 	}
 	daemons, err := d.daemons(cfg.Shares, in, &fds)
@@ -112,14 +115,15 @@ func (d *Driver) prepare(cfg *vmm.Config) error {
 			return fmt.Errorf("share %q: %s: %w", s.Tag, s.Path, unix.ENOTDIR)
 		}
 	}
+	return d.probe()
+}
+
+// probe completes the driver's facts.
+func (d *Driver) probe() (err error) {
 	if d.Host == (Host{}) {
-		h, err := Probe()
-		if err != nil {
-			return err
-		}
-		d.Host = h
+		d.Host, err = Probe()
 	}
-	return nil
+	return err
 }
 
 // daemon is a virtiofsd that has not been started: its share and the socket it

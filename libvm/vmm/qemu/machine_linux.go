@@ -36,6 +36,7 @@ type machine struct {
 
 	mu    sync.Mutex // protects what follows
 	agent net.Conn   // nil once dialled or ended
+	fault error      // why we gave up a machine that nobody asked to end
 }
 
 var (
@@ -79,6 +80,14 @@ func (m *machine) Kill() {
 	}
 }
 
+// giveUp ends the machine because of err.
+func (m *machine) giveUp(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = err
+	m.qemu.kill()
+}
+
 // Console implements vmm.Machine.
 func (m *machine) Console() []byte { return m.console.Bytes() }
 
@@ -89,7 +98,7 @@ func (m *machine) Pause(ctx context.Context) error { return m.command(ctx, "stop
 func (m *machine) Resume(ctx context.Context) error { return m.command(ctx, "cont") }
 
 func (m *machine) command(ctx context.Context, name string) error {
-	if err := m.qmp.do(ctx, name, nil); err != nil {
+	if err := m.qmp.do(ctx, name, nil, nil); err != nil {
 		return fmt.Errorf("qemu: %w", err)
 	}
 	return nil
@@ -166,12 +175,16 @@ func (m *machine) verdict(first *process) error {
 	if m.killed.Load() {
 		return nil
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	select {
 	case <-m.qemu.done:
 	default: // QEMU still runs, without the files of first
 		return first.end()
 	}
 	switch {
+	case m.fault != nil:
+		return errors.Join(m.fault, m.qemu.end())
 	case m.qemu.err == nil:
 		return nil
 	case first == m.qemu:

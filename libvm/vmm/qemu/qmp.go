@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,7 +23,7 @@ const (
 )
 
 // qmp speaks QEMU's monitor protocol, as far as we need it: one command at a
-// time, answers without results, events ignored
+// time, events ignored
 // (https://www.qemu.org/docs/master/interop/qmp-spec.html).
 type qmp struct {
 	mu    sync.Mutex
@@ -36,6 +39,12 @@ func newQMP(conn net.Conn) *qmp {
 	return &qmp{conn: conn, in: bufio.NewReaderSize(conn, qmpLine)}
 }
 
+// qmpCommand is what QEMU is asked.
+type qmpCommand struct {
+	Execute   string `json:"execute"`
+	Arguments any    `json:"arguments,omitempty"`
+}
+
 // qmpMessage is anything QEMU sends.
 type qmpMessage struct {
 	Greeting *struct{}       `json:"QMP"`
@@ -47,9 +56,19 @@ type qmpMessage struct {
 	} `json:"error"`
 }
 
-// do runs a command without arguments and decodes its result into result,
-// which may be nil.
-func (q *qmp) do(ctx context.Context, command string, result any) error {
+// do runs a command and decodes its result into result. args and result may be
+// nil.
+func (q *qmp) do(ctx context.Context, command string, args, result any) error {
+	return q.run(ctx, nil, command, args, result)
+}
+
+// pass gives QEMU a file, which commands then name.
+func (q *qmp) pass(ctx context.Context, name string, f *os.File) error {
+	return q.run(ctx, f, "getfd", map[string]any{"fdname": name}, nil)
+}
+
+// run is do with a file that goes along; nil for none.
+func (q *qmp) run(ctx context.Context, f *os.File, command string, args, result any) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.fault != nil {
@@ -64,7 +83,7 @@ func (q *qmp) do(ctx context.Context, command string, result any) error {
 			return fmt.Errorf("qmp greeting: %w", cause(ctx, err))
 		}
 	}
-	if err := q.exchange(command, result); err != nil {
+	if err := q.exchange(f, command, args, result); err != nil {
 		return fmt.Errorf("qmp %s: %w", command, cause(ctx, err))
 	}
 	return nil
@@ -98,19 +117,19 @@ func (q *qmp) negotiate() error {
 		q.fault = errors.New("not a QMP greeting")
 		return q.fault
 	}
-	if err := q.exchange("qmp_capabilities", nil); err != nil {
+	if err := q.exchange(nil, "qmp_capabilities", nil, nil); err != nil {
 		return err
 	}
 	q.ready = true
 	return nil
 }
 
-func (q *qmp) exchange(command string, result any) error {
-	line, err := json.Marshal(map[string]string{"execute": command})
+func (q *qmp) exchange(f *os.File, command string, args, result any) error {
+	line, err := json.Marshal(qmpCommand{command, args})
 	if err != nil {
 		return err
 	}
-	if _, err := q.conn.Write(append(line, '\n')); err != nil {
+	if err := q.send(append(line, '\n'), f); err != nil {
 		q.fault = err
 		return err
 	}
@@ -127,6 +146,19 @@ func (q *qmp) exchange(command string, result any) error {
 			return nil
 		}
 	}
+}
+
+func (q *qmp) send(line []byte, f *os.File) error {
+	if f == nil {
+		_, err := q.conn.Write(line)
+		return err
+	}
+	socket, ok := q.conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("no socket that files can be passed through")
+	}
+	_, _, err := socket.WriteMsgUnix(line, unix.UnixRights(int(f.Fd())), nil)
+	return err
 }
 
 func (q *qmp) receive() (qmpMessage, error) {

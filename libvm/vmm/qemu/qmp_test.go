@@ -37,14 +37,14 @@ func TestQMP(t *testing.T) {
 		`{"event": "STOP", "data": {}}`+"\n"+`{"return": {}}`,
 		`{"error": {"class": "GenericError", "desc": "no"}}`,
 		`{"return": {"status": "paused"}}`)
-	if err := q.do(t.Context(), "stop", nil); err != nil {
+	if err := q.do(t.Context(), "stop", nil, nil); err != nil {
 		t.Error(err)
 	}
-	if err := q.do(t.Context(), "nonsense", nil); err == nil || !strings.Contains(err.Error(), "GenericError: no") {
+	if err := q.do(t.Context(), "nonsense", nil, nil); err == nil || !strings.Contains(err.Error(), "GenericError: no") {
 		t.Errorf("a refused command = %v", err)
 	}
 	var status struct{ Status string }
-	if err := q.do(t.Context(), "query-status", &status); err != nil || status.Status != "paused" {
+	if err := q.do(t.Context(), "query-status", nil, &status); err != nil || status.Status != "paused" {
 		t.Errorf("query-status = %+v, %v", status, err)
 	}
 }
@@ -61,11 +61,11 @@ func TestQMPFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := tt.q.do(t.Context(), "stop", nil)
+			err := tt.q.do(t.Context(), "stop", nil, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
 				t.Errorf("do = %v, want %q", err, tt.wantErr)
 			}
-			if err := tt.q.do(t.Context(), "cont", nil); err == nil || !strings.Contains(err.Error(), "earlier fault") {
+			if err := tt.q.do(t.Context(), "cont", nil, nil); err == nil || !strings.Contains(err.Error(), "earlier fault") {
 				t.Errorf("do after a fault = %v", err)
 			}
 		})
@@ -77,7 +77,7 @@ func TestQMPCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error)
-	go func() { done <- q.do(ctx, "stop", nil) }()
+	go func() { done <- q.do(ctx, "stop", nil, nil) }()
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("do = %v, want %v", err, context.Canceled)

@@ -1,0 +1,140 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/holder"
+	"github.com/runm/runm/libvm/template"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// startGuest clones the machine that cfg describes, or boots it: whatever is
+// wrong with a template costs time and nothing else. cfg's files are taken over.
+func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config) (*guest, error) {
+	started := func(v vmm.Machine) error {
+		c.log.Debug("machine executes")
+		return m.joinMachine(ctx, c, v)
+	}
+	if g := m.cloneGuest(ctx, c, cfg, started); g != nil {
+		closeNICs(cfg)
+		return g, nil
+	}
+	if err := ctx.Err(); err != nil {
+		closeNICs(cfg)
+		return nil, context.Cause(ctx)
+	}
+	machine, err := m.driver.Start(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start the machine: %w", err)
+	}
+	g, err := newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started)
+	m.booted = err == nil
+	return g, err
+}
+
+// cloneGuest starts the machine from its template. It returns nil where there is
+// none, or none that is good.
+func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config, started func(vmm.Machine) error) *guest {
+	cloner, ok := m.driver.(vmm.Cloner)
+	if !ok || c.setup.Templates == nil {
+		return nil
+	}
+	shape, err := cloner.Shape(cfg)
+	if err != nil {
+		c.log.Warn("no clone: ", err)
+		return nil
+	}
+	t, err := c.setup.Templates.Find(shape)
+	if errors.Is(err, template.ErrNotExist) {
+		return nil
+	}
+	var g *guest
+	if err == nil {
+		g, err = m.clone(ctx, c, cloner, cfg, t, started)
+	}
+	if err == nil {
+		c.log.Debugf("machine is cloned from template %s", template.Key(shape))
+		return g
+	}
+	if ctx.Err() != nil {
+		return nil // not the template's fault
+	}
+	c.log.Warnf("template %s is removed, and the machine booted: %v", template.Key(shape), err)
+	if err := c.setup.Templates.Remove(template.Key(shape)); err != nil && !errors.Is(err, template.ErrNotExist) {
+		c.log.Warn(err)
+	}
+	return nil
+}
+
+// clone takes t over.
+func (m *monitor) clone(ctx context.Context, c *container, d vmm.Cloner, cfg *vmm.Config, t vmm.Template, started func(vmm.Machine) error) (*guest, error) {
+	t.Copy = func(ctx context.Context, to, from *os.File) error { return m.copyMemory(ctx, c, to, from) }
+	// The machine that is booted if this one fails wants the taps, too.
+	copied, err := copyNICs(cfg)
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	// Half of the time, so that one that never answers leaves the other.
+	limit := time.Duration(c.setup.BootSeconds) * time.Second / 2
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer for %v", limit))
+	defer cancel()
+	machine, err := d.Clone(ctx, copied, t)
+	if err != nil {
+		return nil, err
+	}
+	return newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started)
+}
+
+// copyMemory lets the holder, which is in the container's cgroup, copy.
+func (m *monitor) copyMemory(ctx context.Context, c *container, to, from *os.File) error {
+	select {
+	case <-m.joined:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := c.holder.Send(holder.Order{Copy: true}, to, from); err != nil {
+		return fmt.Errorf("the container's host process: %w", err)
+	}
+	select {
+	case text := <-c.copied:
+		if text != "" {
+			return errors.New(text)
+		}
+		c.log.Debug("template's memory is copied")
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// copyNICs returns cfg with copies of its NICs' files.
+func copyNICs(cfg *vmm.Config) (*vmm.Config, error) {
+	c := *cfg
+	c.NICs = slices.Clone(cfg.NICs)
+	for i, n := range cfg.NICs {
+		fd, err := unix.FcntlInt(n.File.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			c.NICs = c.NICs[:i]
+			closeNICs(&c)
+			return nil, fmt.Errorf("tap: %w", err)
+		}
+		c.NICs[i].File = os.NewFile(uintptr(fd), n.File.Name())
+	}
+	return &c, nil
+}
+
+func closeNICs(cfg *vmm.Config) {
+	for _, n := range cfg.NICs {
+		n.File.Close()
+	}
+}

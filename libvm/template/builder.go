@@ -1,0 +1,217 @@
+//go:build linux
+
+package template
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/network"
+	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// A template is made by a process of its own, so that nobody waits for it: it
+// outlives the create that starts it, keeps none of its files, and is the last
+// whom the host's scheduler serves.
+
+// Arg0 is the name under which runm is this process.
+const Arg0 = "runm-template"
+
+// Descriptors of the builder.
+const (
+	fdOrder  = 3 + iota // where the Order comes from
+	fdResult            // where the error's text goes, or /dev/null
+)
+
+const (
+	// lowest is the priority of the builder and its machine.
+	lowest = 19
+	// buildTimeout bounds a build: on a busy host that priority gets little.
+	buildTimeout = 10 * time.Minute
+	// retryAfter is how long no template of a shape is made in the background
+	// after one could not be.
+	retryAfter = time.Hour
+)
+
+// Order is what a builder is to make.
+type Order struct {
+	Store   Store      `json:"store"`
+	Machine vmm.Config `json:"machine"`
+	// QEMU and Virtiofsd are the driver's programs.
+	QEMU      string `json:"qemu"`
+	Virtiofsd string `json:"virtiofsd"`
+}
+
+// NewDriver makes the driver of an order; main chooses which there are.
+type NewDriver func(o Order) vmm.Driver
+
+// Begin starts to make a template in the background. Nobody hears of its end:
+// what went wrong is in the store (Store.LastFailure).
+func Begin(o Order) error {
+	cmd, err := start(o, nil)
+	if err != nil {
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+// Run makes a template and waits for it. The end of ctx ends it.
+func Run(ctx context.Context, o Order) error {
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	cmd, err := start(o, theirs)
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })()
+	text, err := io.ReadAll(ours)
+	werr := cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case len(text) > 0:
+		return errors.New(string(text))
+	default:
+		return errors.Join(err, werr)
+	}
+}
+
+func start(o Order, result *os.File) (*exec.Cmd, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	attr := &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNET}
+	if result == nil {
+		result = null
+	} else {
+		attr.Pdeathsig = syscall.SIGTERM
+	}
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{Arg0}, Dir: "/",
+		Env:        []string{"PATH=" + os.Getenv("PATH"), "HOME=/"},
+		ExtraFiles: []*os.File{ours, result}, SysProcAttr: attr,
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start to make a template: %w", err)
+	}
+	ours.Close()                                              // else a builder that is gone would not be noticed
+	if err := json.NewEncoder(theirs).Encode(o); err != nil { // a pipe takes 64 KiB at once
+		_ = cmd.Process.Kill()
+		return nil, errors.Join(fmt.Errorf("start to make a template: %w", err), cmd.Wait())
+	}
+	return cmd, nil
+}
+
+// Main is the builder's life.
+func Main(newDriver NewDriver) int {
+	proc.SetName(Arg0)
+	result := os.NewFile(fdResult, "result")
+	err := run(newDriver, result)
+	if err != nil {
+		fmt.Fprint(result, err)
+		return 1
+	}
+	return 0
+}
+
+func run(newDriver NewDriver, result *os.File) error {
+	for fd := fdOrder; fd <= fdResult; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	// What leaked into create must not live as long as this.
+	if err := proc.CloseLeaked(fdResult + 1); err != nil {
+		return err
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, lowest); err != nil {
+		return fmt.Errorf("priority: %w", err)
+	}
+	var o Order
+	in := os.NewFile(fdOrder, "order")
+	defer in.Close()
+	if err := json.NewDecoder(in).Decode(&o); err != nil {
+		return fmt.Errorf("order: %w", err)
+	}
+	d, ok := newDriver(o).(vmm.Cloner)
+	if !ok {
+		return fmt.Errorf("templates: %w", vmm.ErrNotSupported)
+	}
+	st, err := result.Stat()
+	if err != nil {
+		return err
+	}
+	wanted := st.Mode()&os.ModeNamedPipe != 0 // somebody waits
+	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
+	defer cancel()
+	ctx, stop := notifyEnd(ctx)
+	defer stop()
+	return o.make(ctx, d, wanted)
+}
+
+func (o Order) make(ctx context.Context, d vmm.Cloner, wanted bool) error {
+	shape, err := d.Shape(&o.Machine)
+	if err != nil {
+		return err
+	}
+	if !wanted && o.Store.failedLately(Key(shape)) {
+		return nil
+	}
+	cfg := o.Machine
+	taps, err := openTaps(&cfg)
+	if err != nil {
+		return err
+	}
+	defer taps()
+	err = o.Store.Make(ctx, d, &cfg, wanted)
+	if !errors.Is(err, ErrBusy) {
+		err = errors.Join(err, o.Store.noteFailure(Key(shape), err))
+	}
+	return err
+}
+
+// openTaps gives cfg's NICs taps in this process's namespace.
+func openTaps(cfg *vmm.Config) (closeTaps func() error, err error) {
+	if len(cfg.NICs) == 0 {
+		return func() error { return nil }, nil
+	}
+	ns, err := network.OpenNamespace("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	var macs []net.HardwareAddr
+	for _, n := range cfg.NICs {
+		macs = append(macs, n.MAC)
+	}
+	taps, files, err := network.Open(ns, macs)
+	if err != nil {
+		return nil, err
+	}
+	cfg.NICs = slices.Clone(cfg.NICs)
+	for i, f := range files {
+		cfg.NICs[i].File = f // the driver's from here on
+	}
+	return taps.Close, nil
+}

@@ -1,0 +1,185 @@
+//go:build linux
+
+package template
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// Parameter tells the guest's agent that its machine will be saved.
+const Parameter = "runm.template"
+
+// Make makes the template of cfg's shape, unless it is there: it boots a machine
+// without a container, saves it and ends it. Only one process makes a template
+// at a time: it waits for its turn if wait is set, else returns ErrBusy. On
+// error nothing is left.
+//
+// The caller has a network namespace of its own, where the NICs of cfg have
+// their taps.
+func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wait bool) (err error) {
+	root, err := s.open(true)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	unlock, err := lock(ctx, root, wait)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	shape, err := d.Shape(cfg)
+	if err != nil {
+		return err
+	}
+	key := Key(shape)
+	if t, err := find(root, key); err == nil {
+		t.Close()
+		return nil
+	}
+	// What an earlier one left that was killed, and what is broken.
+	for _, name := range []string{newDir, key} {
+		if err := root.RemoveAll(name); err != nil {
+			return fmt.Errorf("templates: %w", err)
+		}
+	}
+	defer func() { err = errors.Join(err, root.RemoveAll(newDir)) }()
+	if err := s.build(ctx, root, d, cfg); err != nil {
+		return err
+	}
+	if err := root.Rename(newDir, key); err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	return s.evict(root)
+}
+
+// lock takes the store's lock.
+func lock(ctx context.Context, root *os.Root, wait bool) (unlock func() error, err error) {
+	f, err := root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("templates: %w", err)
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if err == unix.EWOULDBLOCK && !wait {
+			err = ErrBusy
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			f.Close()
+			return nil, fmt.Errorf("templates: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond): // flock(2) has no time-out
+		}
+	}
+}
+
+// build makes the template in newDir.
+func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.Config) error {
+	share := filepath.Join(newDir, "share")
+	for _, dir := range []string{newDir, share} {
+		if err := root.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("templates: %w", err)
+		}
+	}
+	memory, err := root.OpenFile(filepath.Join(newDir, memoryFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	defer memory.Close()
+	if err := memory.Truncate(int64(cfg.MemoryMiB) << 20); err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	state, err := root.OpenFile(filepath.Join(newDir, stateFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	defer state.Close()
+	if err := save(ctx, d, machine(cfg, filepath.Join(s.Dir, share)), memory, state); err != nil {
+		return err
+	}
+	if err := root.Remove(share); err != nil { // empty: the guest has mounted nothing
+		return fmt.Errorf("templates: %w", err)
+	}
+	return writeAbout(root, cfg, memory, state)
+}
+
+// machine is cfg with an empty share, and told what it is for.
+func machine(cfg *vmm.Config, share string) *vmm.Config {
+	c := *cfg
+	c.Cmdline = append([]string{Parameter}, cfg.Cmdline...)
+	c.Shares = append([]vmm.Share(nil), cfg.Shares...)
+	for i := range c.Shares {
+		c.Shares[i].Path = share
+	}
+	return &c
+}
+
+// save boots the machine and saves it.
+func save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, state *os.File) (err error) {
+	m, err := d.StartSavable(ctx, cfg, memory)
+	if err != nil {
+		return fmt.Errorf("start the template's machine: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		err := m.Wait()
+		cancel(errors.Join(errors.New("the template's machine has ended"), err))
+		ended <- err
+	}()
+	err = m.Save(ctx, state)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	m.Kill()
+	return errors.Join(err, <-ended)
+}
+
+func writeAbout(root *os.Root, cfg *vmm.Config, memory, state *os.File) error {
+	a := About{
+		Created: time.Now().UTC(), CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, NICs: len(cfg.NICs),
+		Accel: cfg.Accel, Kernel: cfg.Kernel,
+	}
+	if len(cfg.Shares) > 0 {
+		a.Share = string(cfg.Shares[0].Type)
+	}
+	for _, f := range []struct {
+		file *os.File
+		id   *string
+	}{{memory, &a.Memory}, {state, &a.State}} {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.file.Fd()), &st); err != nil {
+			return fmt.Errorf("templates: %w", err)
+		}
+		a.Bytes += st.Blocks * 512
+		id, err := identity(f.file)
+		if err != nil {
+			return err
+		}
+		*f.id = id
+	}
+	data, err := json.MarshalIndent(a, "", "\t")
+	if err == nil {
+		err = root.WriteFile(filepath.Join(newDir, aboutFile), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	return nil
+}

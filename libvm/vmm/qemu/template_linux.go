@@ -1,0 +1,293 @@
+package qemu
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// How a machine is saved and loaded: QEMU's migration, with the capability
+// x-ignore-shared, by which memory that is a file is not in the stream. What is
+// in it, some 100 KiB of processors and devices, goes through a socket
+// (docs/devel/migration of QEMU; docs/templates.md).
+
+var _ vmm.Cloner = Driver{}
+
+// memory says what a machine's memory is; zero is memory of QEMU's own.
+type memory struct {
+	file *os.File // the caller's
+	// private: the file is copied on write.
+	private bool
+	// incoming: the file has a template's content.
+	incoming bool
+}
+
+// add gives QEMU its memory.
+func (mem memory) add(in *inherited, fds *FDs) error {
+	if mem.file == nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(mem.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("memory: %w", err)
+	}
+	fds.Memory = in.add(os.NewFile(uintptr(fd), "memory"))
+	fds.PrivateMemory, fds.Incoming = mem.private, mem.incoming
+	return nil
+}
+
+// StartSavable implements vmm.Cloner.
+func (d Driver) StartSavable(ctx context.Context, cfg *vmm.Config, file *os.File) (vmm.Savable, error) {
+	m, err := d.start(ctx, cfg, memory{file: file})
+	if err != nil {
+		return nil, fmt.Errorf("qemu: %w", err)
+	}
+	return m, nil
+}
+
+// Save implements vmm.Savable.
+func (m *machine) Save(ctx context.Context, state io.Writer) error {
+	if err := m.save(ctx, state); err != nil {
+		return fmt.Errorf("qemu: save: %w", err)
+	}
+	return nil
+}
+
+func (m *machine) save(ctx context.Context, state io.Writer) error {
+	if err := m.awaitGuest(ctx); err != nil {
+		return err
+	}
+	if err := m.command(ctx, "stop"); err != nil {
+		return err
+	}
+	stream, err := m.migrate(ctx, "migrate")
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := io.Copy(state, stream); err != nil {
+		return cause(ctx, err)
+	}
+	return m.awaitSaved(ctx)
+}
+
+// awaitGuest returns when the guest has opened its end of the stream.
+func (m *machine) awaitGuest(ctx context.Context) error {
+	for {
+		var devices []struct {
+			Label string `json:"label"`
+			Open  bool   `json:"frontend-open"`
+		}
+		if err := m.qmp.do(ctx, "query-chardev", nil, &devices); err != nil {
+			return err
+		}
+		for _, d := range devices {
+			if d.Label == "agent" && d.Open {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond): // nobody waits for a template
+		}
+	}
+}
+
+// awaitSaved returns when QEMU, which has closed the stream, says how it went.
+func (m *machine) awaitSaved(ctx context.Context) error {
+	for {
+		var info struct {
+			Status string `json:"status"`
+			Error  string `json:"error-desc"`
+		}
+		if err := m.qmp.do(ctx, "query-migrate", nil, &info); err != nil {
+			return err
+		}
+		switch info.Status {
+		case "completed":
+			return nil
+		case "failed", "cancelled":
+			return fmt.Errorf("migration %s: %s", info.Status, info.Error)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// migrate begins to save ("migrate") or to load ("migrate-incoming"). It returns
+// the stream that the state goes through, which the caller closes.
+func (m *machine) migrate(ctx context.Context, command string) (net.Conn, error) {
+	type capability struct {
+		Name  string `json:"capability"`
+		State bool   `json:"state"`
+	}
+	caps := map[string]any{"capabilities": []capability{{"x-ignore-shared", true}}}
+	if err := m.qmp.do(ctx, "migrate-set-capabilities", caps, nil); err != nil {
+		return nil, err
+	}
+	ours, theirs, err := socketpair("machine's state")
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	const name = "state"
+	if err := m.qmp.pass(ctx, name, theirs); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	if err := m.qmp.do(ctx, command, map[string]any{"uri": "fd:" + name}, nil); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return ours, nil
+}
+
+// Clone implements vmm.Cloner.
+func (d Driver) Clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (vmm.Machine, error) {
+	m, err := d.clone(ctx, cfg, t)
+	if err != nil {
+		t.Close()
+		return nil, fmt.Errorf("qemu: clone: %w", err)
+	}
+	return m, nil
+}
+
+func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (*machine, error) {
+	mem := memory{file: t.Memory, private: true, incoming: true}
+	if hasVirtiofs(cfg.Shares) {
+		// virtiofsd maps the memory, too, so a clone needs a copy of its own.
+		fd, err := unix.MemfdCreate("runm-memory", unix.MFD_CLOEXEC)
+		if err != nil {
+			return nil, fmt.Errorf("memory: %w", err)
+		}
+		mem.file, mem.private = os.NewFile(uintptr(fd), "memory"), false
+		if err := mem.file.Truncate(int64(cfg.MemoryMiB) << 20); err != nil {
+			mem.file.Close()
+			return nil, fmt.Errorf("memory: %w", err)
+		}
+	}
+	m, err := d.start(ctx, cfg, mem)
+	if err != nil {
+		if !mem.private {
+			mem.file.Close()
+		}
+		return nil, err
+	}
+	go m.load(mem, t)
+	return m, nil
+}
+
+// load lets a machine that waits for it go on where t was saved. One that
+// cannot be loaded is ended, with the reason for Wait.
+func (m *machine) load(mem memory, t vmm.Template) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-m.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer t.Close()
+	var err error
+	if !mem.private { // while QEMU starts
+		err = t.Copy(ctx, mem.file, t.Memory)
+		mem.file.Close()
+	}
+	if err == nil {
+		err = m.loadState(ctx, t.State)
+	}
+	if err != nil {
+		m.giveUp(fmt.Errorf("load the template: %w", err))
+	}
+}
+
+func (m *machine) loadState(ctx context.Context, state *os.File) error {
+	stream, err := m.migrate(ctx, "migrate-incoming")
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	_, err = io.Copy(stream, io.NewSectionReader(state, 0, maxState))
+	return err
+}
+
+// maxState bounds the state of a machine in bytes: ten times what it ever was.
+const maxState = 4 << 20
+
+// Shape implements vmm.Cloner: QEMU's arguments and the identity of every file.
+func (d Driver) Shape(cfg *vmm.Config) (string, error) {
+	if err := d.probe(); err != nil {
+		return "", err
+	}
+	same := *cfg
+	same.Shares = slices.Clone(cfg.Shares)
+	for i := range same.Shares {
+		same.Shares[i].Path = "/"
+	}
+	fds := FDs{}
+	for range same.NICs {
+		fds.NICs = append(fds.NICs, 0)
+		if wantsVhostNet(cfg, d.Host) {
+			fds.VhostNet = append(fds.VhostNet, 0)
+		}
+	}
+	for range same.Disks {
+		fds.Disks = append(fds.Disks, DiskFD{})
+	}
+	files := []string{d.QEMU, cfg.Kernel, cfg.Initrd}
+	for _, s := range same.Shares {
+		if s.Type == vmm.ShareVirtiofs {
+			fds.Virtiofs = append(fds.Virtiofs, 0)
+			files = append(files, d.Virtiofsd)
+		}
+	}
+	args, err := Args(&same, d.Host, fds)
+	if err != nil {
+		return "", fmt.Errorf("qemu: %w", err)
+	}
+	h := sha256.New()
+	fmt.Fprintln(h, strings.Join(args, "\n"))
+	for _, file := range files {
+		id, err := identity(file)
+		if err != nil {
+			return "", fmt.Errorf("qemu: %w", err)
+		}
+		fmt.Fprintln(h, id)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// identity changes whenever the content of a file can have changed: no two
+// contents of one inode have one change time, which nobody can set
+// (inode(7)).
+func identity(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(real, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: real, Err: err}
+	}
+	return fmt.Sprintf("%s %d:%d %d bytes, changed %d.%09d", real, st.Dev, st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec), nil
+}
