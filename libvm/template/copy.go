@@ -3,6 +3,7 @@
 package template
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -13,19 +14,62 @@ import (
 // CopyMemory copies what of from is not a hole to the same places in to, which
 // is as long and empty. Both are files in memory.
 func CopyMemory(to, from *os.File) error {
+	err := eachExtent(from, func(start int64, n int) error { return copyRange(to, from, start, n) })
+	if err != nil {
+		return fmt.Errorf("copy the template's memory: %w", err)
+	}
+	return nil
+}
+
+// punchZeros gives the pages of f back that hold nothing but zeros: a hole reads
+// the same and is not copied.
+func punchZeros(f *os.File) error {
+	err := eachExtent(f, func(start int64, n int) error {
+		data, err := unix.Mmap(int(f.Fd()), start, n, unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			return os.NewSyscallError("mmap", err)
+		}
+		defer func() { _ = unix.Munmap(data) }()
+		page := os.Getpagesize()
+		zeros := make([]byte, page)
+		for from := 0; from < n; from += page {
+			to := from
+			for to < n && bytes.Equal(data[to:min(to+page, n)], zeros[:min(page, n-to)]) {
+				to += page
+			}
+			if to == from {
+				continue
+			}
+			const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+			if err := unix.Fallocate(int(f.Fd()), how, start+int64(from), int64(to-from)); err != nil {
+				return os.NewSyscallError("fallocate", err)
+			}
+			from = to
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("template's memory: %w", err)
+	}
+	return nil
+}
+
+// eachExtent calls f for what of a file is not a hole, in its order, until it
+// returns an error.
+func eachExtent(file *os.File, f func(start int64, n int) error) error {
 	for at := int64(0); ; {
-		start, err := unix.Seek(int(from.Fd()), at, unix.SEEK_DATA)
+		start, err := unix.Seek(int(file.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil // holes up to the end
 		}
 		if err != nil {
-			return fmt.Errorf("read the template's memory: %w", err)
+			return os.NewSyscallError("lseek", err)
 		}
-		if at, err = unix.Seek(int(from.Fd()), start, unix.SEEK_HOLE); err != nil {
-			return fmt.Errorf("read the template's memory: %w", err)
+		if at, err = unix.Seek(int(file.Fd()), start, unix.SEEK_HOLE); err != nil {
+			return os.NewSyscallError("lseek", err)
 		}
-		if err := copyRange(to, from, start, int(at-start)); err != nil {
-			return fmt.Errorf("copy the template's memory: %w", err)
+		if err := f(start, int(at-start)); err != nil {
+			return err
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package template
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,7 +111,10 @@ func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.
 		return fmt.Errorf("templates: %w", err)
 	}
 	defer state.Close()
-	if err := save(ctx, d, machine(cfg, filepath.Join(s.Dir, share)), memory, state); err != nil {
+	if err := s.save(ctx, d, machine(cfg, filepath.Join(s.Dir, share)), memory, state); err != nil {
+		return err
+	}
+	if err := punchZeros(memory); err != nil {
 		return err
 	}
 	if err := root.Remove(share); err != nil { // empty: the guest has mounted nothing
@@ -131,7 +135,7 @@ func machine(cfg *vmm.Config, share string) *vmm.Config {
 }
 
 // save boots the machine and saves it.
-func save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, state *os.File) (err error) {
+func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, state *os.File) (err error) {
 	m, err := d.StartSavable(ctx, cfg, memory)
 	if err != nil {
 		return fmt.Errorf("start the template's machine: %w", err)
@@ -143,12 +147,44 @@ func save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, state *os.
 		cancel(errors.Join(errors.New("the template's machine has ended"), err))
 		ended <- err
 	}()
-	err = m.Save(ctx, state)
+	if err = m.Ready(ctx); err == nil {
+		err = settle(ctx, memory, cmp.Or(s.settled, settled))
+	}
+	if err == nil {
+		err = m.Save(ctx, state)
+	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	m.Kill()
 	return errors.Join(err, <-ended)
+}
+
+// The guest gives back what it does not use (free page reporting), 2 s after it
+// was freed (Linux, mm/page_reporting.c): what every clone would copy. Nobody
+// waits for a template.
+const (
+	settled  = 3 * time.Second // without a change
+	settling = 30 * time.Second
+)
+
+// settle waits until the guest gives no more memory back.
+func settle(ctx context.Context, memory *os.File, settled time.Duration) error {
+	var last, now unix.Stat_t
+	for began, since := time.Now(), time.Now(); time.Since(since) < settled && time.Since(began) < settling; {
+		if err := unix.Fstat(int(memory.Fd()), &now); err != nil {
+			return fmt.Errorf("templates: %w", err)
+		}
+		if now.Blocks != last.Blocks {
+			last, since = now, time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond): // files in memory tell nobody
+		}
+	}
+	return nil
 }
 
 func writeAbout(root *os.Root, cfg *vmm.Config, memory, state *os.File) error {

@@ -61,6 +61,8 @@ type Store struct {
 	// The newest stays, whatever its size.
 	Count int   `json:"count"`
 	Bytes int64 `json:"bytes"`
+
+	settled time.Duration // for tests; 0 is the constant
 }
 
 // DefaultDir is where this user's templates are: on a tmpfs that every system

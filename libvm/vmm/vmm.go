@@ -162,8 +162,10 @@ type Cloner interface {
 // Savable is a Machine that can be saved once.
 type Savable interface {
 	Machine
-	// Save waits until the guest listens to its stream, stops the machine for
-	// good and writes its State. Nothing of its memory changes any more.
+	// Ready waits until the guest listens to its stream.
+	Ready(ctx context.Context) error
+	// Save stops the machine for good and writes its State. Nothing of its
+	// memory changes any more.
 	Save(ctx context.Context, state io.Writer) error
 }
 

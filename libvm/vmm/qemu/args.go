@@ -16,6 +16,8 @@ const (
 	// guest/api.PortName (a test compares), whose package a driver does not
 	// need otherwise.
 	portName = "runm.agent.0"
+	// agentChardev is QEMU's name for the stream's own end.
+	agentChardev = "agent"
 
 	// tcgCacheMiB bounds TCG's translated code. QEMU would take up to 1 GiB
 	// of the container's memory; 64 MiB booted as fast as the default.
@@ -190,6 +192,9 @@ func (a *args) template(fds FDs) {
 }
 
 func (a *args) kernel(cfg *vmm.Config, host Host, fds FDs) {
+	if fds.Incoming {
+		return // in the memory already, and QEMU would keep a copy of both
+	}
 	a.add("-kernel", fdPath(fds.Kernel), "-initrd", fdPath(fds.Initrd))
 	a.add("-append", strings.Join(append(cmdline(cfg, host), cfg.Cmdline...), " "))
 }
@@ -243,8 +248,8 @@ func cmdline(cfg *vmm.Config, host Host) []string {
 // channels adds the stream to the agent, the console, QMP and entropy.
 func (a *args) channels(fds FDs) {
 	a.add("-device", "virtio-serial-device,max_ports=2")
-	a.add("-chardev", fmt.Sprintf("socket,id=agent,fd=%d", fds.Agent))
-	a.add("-device", "virtserialport,chardev=agent,name="+portName)
+	a.add("-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentChardev, fds.Agent))
+	a.add("-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", agentChardev, portName))
 	a.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", fds.Console))
 	a.add("-serial", "chardev:console")
 	a.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fds.QMP))

@@ -51,6 +51,9 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config, mem memory) (m *mach
 	if err := d.prepare(cfg); err != nil {
 		return nil, err
 	}
+	if err := mem.add(in, &fds); err != nil {
+		return nil, err
+	}
 	if err := in.open(cfg, d.Host, &fds); err != nil {
 		return nil, err
 	}
@@ -59,9 +62,6 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config, mem memory) (m *mach
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	if err := m.connect(in, &fds, &u); err != nil {
-		return nil, err
-	}
-	if err := mem.add(in, &fds); err != nil {
 		return nil, err
 	}
 	daemons, err := d.daemons(cfg.Shares, in, &fds)
@@ -246,6 +246,27 @@ func (in *inherited) adopt(cfg *vmm.Config) FDs {
 
 // open opens the files that the config names.
 func (in *inherited) open(cfg *vmm.Config, host Host, fds *FDs) error {
+	if err := in.openKernel(cfg, fds); err != nil {
+		return err
+	}
+	if !wantsVhostNet(cfg, host) {
+		return nil
+	}
+	for range cfg.NICs {
+		file, err := os.OpenFile(vhostNetDevice, os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("vhost-net: %w", err)
+		}
+		fds.VhostNet = append(fds.VhostNet, in.add(file))
+	}
+	return nil
+}
+
+// openKernel opens what a machine boots. A clone has booted.
+func (in *inherited) openKernel(cfg *vmm.Config, fds *FDs) error {
+	if fds.Incoming {
+		return nil
+	}
 	for _, f := range []struct {
 		name, path, hint string
 		fd               *int
@@ -261,16 +282,6 @@ func (in *inherited) open(cfg *vmm.Config, host Host, fds *FDs) error {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		*f.fd = in.add(file)
-	}
-	if !wantsVhostNet(cfg, host) {
-		return nil
-	}
-	for range cfg.NICs {
-		file, err := os.OpenFile(vhostNetDevice, os.O_RDWR, 0)
-		if err != nil {
-			return fmt.Errorf("vhost-net: %w", err)
-		}
-		fds.VhostNet = append(fds.VhostNet, in.add(file))
 	}
 	return nil
 }

@@ -66,9 +66,6 @@ func (m *machine) Save(ctx context.Context, state io.Writer) error {
 }
 
 func (m *machine) save(ctx context.Context, state io.Writer) error {
-	if err := m.awaitGuest(ctx); err != nil {
-		return err
-	}
 	if err := m.command(ctx, "stop"); err != nil {
 		return err
 	}
@@ -85,18 +82,18 @@ func (m *machine) save(ctx context.Context, state io.Writer) error {
 	return m.awaitSaved(ctx)
 }
 
-// awaitGuest returns when the guest has opened its end of the stream.
-func (m *machine) awaitGuest(ctx context.Context) error {
+// Ready implements vmm.Savable.
+func (m *machine) Ready(ctx context.Context) error {
 	for {
 		var devices []struct {
 			Label string `json:"label"`
 			Open  bool   `json:"frontend-open"`
 		}
 		if err := m.qmp.do(ctx, "query-chardev", nil, &devices); err != nil {
-			return err
+			return fmt.Errorf("qemu: %w", err)
 		}
 		for _, d := range devices {
-			if d.Label == "agent" && d.Open {
+			if d.Label == agentChardev && d.Open {
 				return nil
 			}
 		}

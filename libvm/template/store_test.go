@@ -1,0 +1,335 @@
+//go:build linux
+
+package template
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// cloner is a driver whose machines are what they write into their memory.
+type cloner struct {
+	vmm.Cloner
+	shape  string
+	starts *int
+	// fail is Ready's answer; dies: the machine ends instead of being ready.
+	fail error
+	dies bool
+	cfg  *vmm.Config
+}
+
+func (c *cloner) Shape(*vmm.Config) (string, error) { return c.shape, nil }
+
+func (c *cloner) StartSavable(_ context.Context, cfg *vmm.Config, memory *os.File) (vmm.Savable, error) {
+	*c.starts++
+	c.cfg = cfg
+	if _, err := memory.WriteAt([]byte("guest"), 1<<20); err != nil {
+		return nil, err
+	}
+	_, err := memory.WriteAt(make([]byte, 64<<10), 0) // zeros that are no hole
+	m := &savable{c: c, end: make(chan struct{})}
+	if c.dies {
+		m.Kill()
+	}
+	return m, err
+}
+
+type savable struct {
+	vmm.Machine
+	c   *cloner
+	end chan struct{}
+}
+
+func (m *savable) Ready(ctx context.Context) error {
+	if m.c.dies {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return m.c.fail
+}
+
+func (m *savable) Save(_ context.Context, state io.Writer) error {
+	_, err := io.WriteString(state, "devices")
+	return err
+}
+
+func (m *savable) Kill() {
+	select {
+	case <-m.end:
+	default:
+		close(m.end)
+	}
+}
+
+func (m *savable) Wait() error {
+	<-m.end
+	if m.c.dies {
+		return errors.New("no such CPU")
+	}
+	return nil
+}
+
+func newStore(t *testing.T) Store {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "runm-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return Store{Dir: filepath.Join(dir, "templates"), Count: 2, Bytes: 1 << 30, settled: time.Millisecond}
+}
+
+func shape(c byte) string { return strings.Repeat(string(c), 64) }
+
+func makeOne(t *testing.T, s Store, c byte) *cloner {
+	t.Helper()
+	d := &cloner{shape: shape(c), starts: new(int)}
+	if err := s.Make(t.Context(), d, &vmm.Config{MemoryMiB: 2, CPUs: 1, Cmdline: []string{"quiet"}, Shares: []vmm.Share{{Type: vmm.Share9p}}}, true); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestMakeAndFind(t *testing.T) {
+	s := newStore(t)
+	if _, err := s.Find(shape('a')); !errors.Is(err, ErrNotExist) {
+		t.Errorf("of an empty store: %v, want %v", err, ErrNotExist)
+	}
+	d := makeOne(t, s, 'a')
+	if got := strings.Join(d.cfg.Cmdline, " "); got != Parameter+" quiet" {
+		t.Errorf("the machine's command line is %q", got)
+	}
+	if left, err := os.ReadDir(s.Dir); err != nil || len(left) != 2 {
+		t.Errorf("the store has %v, %v; want the template and the lock", left, err)
+	}
+	found, err := s.Find(shape('a'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	state, err := io.ReadAll(found.State)
+	if err != nil || string(state) != "devices" {
+		t.Errorf("state %q, %v", state, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(found.Memory.Fd()), &st); err != nil || st.Size != 2<<20 || st.Blocks*512 > 8<<10 {
+		t.Errorf("memory has %d bytes in %d blocks, want 2 MiB with one page: zeros are holes", st.Size, st.Blocks)
+	}
+	clone, err := os.CreateTemp(filepath.Dir(s.Dir), "clone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clone.Close()
+	if err := errors.Join(clone.Truncate(2<<20), found.Copy(t.Context(), clone, found.Memory)); err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 5)
+	if _, err := clone.ReadAt(data, 1<<20); err != nil || string(data) != "guest" {
+		t.Errorf("the copy has %q, %v", data, err)
+	}
+	if d := makeOne(t, s, 'a'); *d.starts != 0 {
+		t.Error("a template that was there was made again")
+	}
+}
+
+func TestWhatIsWrongWithATemplateIsSeen(t *testing.T) {
+	for name, harm := range map[string]func(dir string) error{
+		"memory cut":      func(d string) error { return os.Truncate(filepath.Join(d, memoryFile), 4096) },
+		"memory written":  func(d string) error { return write(filepath.Join(d, memoryFile), "x") },
+		"state replaced":  func(d string) error { return replace(filepath.Join(d, stateFile)) },
+		"state gone":      func(d string) error { return os.Remove(filepath.Join(d, stateFile)) },
+		"state a link":    func(d string) error { return link("/etc/passwd", filepath.Join(d, stateFile)) },
+		"about is broken": func(d string) error { return os.WriteFile(filepath.Join(d, aboutFile), []byte("{"), 0o600) },
+		"about is gone":   func(d string) error { return os.Remove(filepath.Join(d, aboutFile)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			makeOne(t, s, 'a')
+			if err := harm(filepath.Join(s.Dir, Key(shape('a')))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Find(shape('a')); !errors.Is(err, ErrBroken) {
+				t.Errorf("Find: %v, want %v", err, ErrBroken)
+			}
+			if d := makeOne(t, s, 'a'); *d.starts != 1 {
+				t.Error("it was not made again")
+			}
+			found, err := s.Find(shape('a'))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found.Close()
+		})
+	}
+}
+
+func write(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt([]byte(text), 100)
+	return err
+}
+
+// replace puts an equal file in its place.
+func replace(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(file), os.WriteFile(file, data, 0o600))
+}
+
+func link(to, at string) error { return errors.Join(os.Remove(at), os.Symlink(to, at)) }
+
+func TestOthersDirectoriesAreRefused(t *testing.T) {
+	s := newStore(t)
+	makeOne(t, s, 'a')
+	for name, mode := range map[string]os.FileMode{"group": 0o750, "others": 0o705} {
+		if err := os.Chmod(s.Dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(shape('a')); err == nil || !strings.Contains(err.Error(), "not a directory of this user's alone") {
+			t.Errorf("%s may use it: %v", name, err)
+		}
+	}
+	if err := os.Chmod(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(s.Dir, 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(shape('a')); err == nil {
+			t.Error("another user's is used")
+		}
+		if err := os.Chown(s.Dir, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	real := s.Dir + ".real"
+	if err := errors.Join(os.Rename(s.Dir, real), os.Symlink(real, s.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Find(shape('a')); err == nil {
+		t.Error("a symbolic link is followed")
+	}
+}
+
+func TestTheLeastRecentlyUsedGoFirst(t *testing.T) {
+	s := newStore(t)
+	makeOne(t, s, 'a')
+	makeOne(t, s, 'b')
+	for _, c := range []byte("ba") { // a is the last used
+		time.Sleep(10 * time.Millisecond) // the file system's clock ticks
+		found, err := s.Find(shape(c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer found.Close() // in use, and may be removed
+	}
+	makeOne(t, s, 'c')
+	keys := func() (got string) {
+		all, err := s.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range all {
+			got += a.Key[:1]
+		}
+		return got
+	}
+	if got := keys(); got != "ca" {
+		t.Errorf("kept %q, want c and a", got)
+	}
+	s.Bytes = 1
+	makeOne(t, s, 'd')
+	if got := keys(); got != "d" {
+		t.Errorf("kept %q in one byte, want the newest", got)
+	}
+	if err := s.Remove(Key(shape('d'))); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove(Key(shape('d'))); !errors.Is(err, ErrNotExist) {
+		t.Errorf("Remove again: %v", err)
+	}
+	for _, bad := range []string{"", "..", "lock", "../../../etc/pas"} {
+		if err := s.Remove(bad); !errors.Is(err, ErrNotExist) {
+			t.Errorf("Remove(%q): %v", bad, err)
+		}
+	}
+}
+
+func TestOneIsMadeAtATime(t *testing.T) {
+	s := newStore(t)
+	makeOne(t, s, 'a')
+	root, err := s.open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	unlock, err := lock(t.Context(), root, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &cloner{shape: shape('b'), starts: new(int)}
+	if err := s.Make(t.Context(), d, &vmm.Config{MemoryMiB: 2}, false); !errors.Is(err, ErrBusy) || *d.starts != 0 {
+		t.Errorf("Make beside another: %v, want %v", err, ErrBusy)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Make(ctx, d, &vmm.Config{MemoryMiB: 2}, true); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waited for its turn: %v", err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	// What one that was killed has left.
+	if err := os.MkdirAll(filepath.Join(s.Dir, newDir, "share"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if d := makeOne(t, s, 'b'); *d.starts != 1 {
+		t.Error("not made after one that was killed")
+	}
+}
+
+func TestFailure(t *testing.T) {
+	s := newStore(t)
+	for want, d := range map[string]*cloner{
+		"no stream":   {fail: errors.New("no stream")},
+		"no such CPU": {dies: true},
+	} {
+		d.shape, d.starts = shape('a'), new(int)
+		err := s.Make(t.Context(), d, &vmm.Config{MemoryMiB: 2}, true)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Make: %v, want %q in it", err, want)
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.Dir, "*")); len(left) != 1 {
+			t.Errorf("left in the store: %q, want the lock alone", left)
+		}
+		if err := s.noteFailure(Key(shape('a')), err); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := s.LastFailure(); err != nil || f == nil || !strings.Contains(f.Error, want) {
+			t.Errorf("LastFailure: %v, %v", f, err)
+		}
+		if !s.failedLately(Key(shape('a'))) || s.failedLately(Key(shape('b'))) {
+			t.Error("failedLately is wrong")
+		}
+		if err := s.noteFailure("", nil); err != nil || s.failedLately(Key(shape('a'))) {
+			t.Errorf("after a success: %v", err)
+		}
+	}
+}
