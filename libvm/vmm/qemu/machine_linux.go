@@ -187,7 +187,7 @@ func (m *machine) verdict(first *process) error {
 		return errors.Join(m.fault, m.qemu.end())
 	case m.qemu.err == nil:
 		return nil
-	case first == m.qemu:
+	case first == m.qemu || first.err == nil: // virtiofsd ends well when QEMU goes
 		return m.qemu.end()
 	default:
 		return errors.Join(first.end(), m.qemu.end())

@@ -76,7 +76,8 @@ func (m *machine) save(ctx context.Context, state io.Writer) error {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := io.Copy(state, stream); err != nil {
+	// Not to a file as such: Go would splice, and keep the pipes for later.
+	if _, err := io.Copy(struct{ io.Writer }{state}, stream); err != nil {
 		return cause(ctx, err)
 	}
 	return m.awaitSaved(ctx)

@@ -51,6 +51,8 @@ func Run(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 		{"pause", testPause},
 		{"shares", testShares},
 		{"console", testConsole},
+		{"clone", testClone},
+		{"clone of what is no template", testBrokenTemplate},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,6 +81,13 @@ func Boot(t *testing.T, driver vmm.Driver, cfg *vmm.Config) *Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dial(t, m)
+}
+
+// dial takes a machine over.
+func dial(t *testing.T, m vmm.Machine) *Guest {
+	t.Helper()
+	var err error
 	g := &Guest{Machine: m, t: t, waited: make(chan error, 1)}
 	go func() { g.waited <- m.Wait() }()
 	g.stream, err = m.Dial(t.Context())
@@ -446,4 +455,156 @@ func openFiles(t *testing.T) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// template is what saved has saved; clones get files of their own.
+type template struct{ memory, state *os.File }
+
+func (f template) close() {
+	f.memory.Close()
+	f.state.Close()
+}
+
+func (f template) open(t *testing.T) vmm.Template {
+	t.Helper()
+	reopen := func(f *os.File) *os.File {
+		again, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return again
+	}
+	return vmm.Template{Memory: reopen(f.memory), State: reopen(f.state), Copy: copyAll}
+}
+
+func copyAll(_ context.Context, to, from *os.File) error {
+	st, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.NewOffsetWriter(to, 0), io.NewSectionReader(from, 0, st.Size()))
+	return err
+}
+
+// saved saves a machine of cfg whose guest waits for its first command. It skips
+// the test of a driver that cannot.
+func saved(t *testing.T, driver vmm.Driver, cfg *vmm.Config) (vmm.Cloner, template) {
+	t.Helper()
+	d, ok := driver.(vmm.Cloner)
+	if !ok {
+		t.Skip("this driver does not clone machines")
+	}
+	f := template{memory: memoryFile(t), state: memoryFile(t)}
+	err := f.memory.Truncate(int64(cfg.MemoryMiB) << 20)
+	if err == nil {
+		err = f.save(t.Context(), d, cfg)
+	}
+	if err != nil {
+		f.close()
+		t.Fatal(err)
+	}
+	return d, f
+}
+
+func (f template) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	m, err := d.StartSavable(ctx, cfg, f.memory)
+	if err != nil {
+		return err
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- m.Wait() }()
+	if err = m.Ready(ctx); err == nil {
+		err = m.Save(ctx, f.state)
+	}
+	m.Kill()
+	return errors.Join(err, <-waited)
+}
+
+// memoryFile is a file in memory, without a name.
+func memoryFile(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp("/dev/shm", "vmmtest-")
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// testClone: clones have one past and futures of their own, and the shares are
+// those of their own Config.
+func testClone(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
+	d, tmpl := saved(t, driver, cfg)
+	defer tmpl.close()
+	before, err := d.Shape(cfg)
+	if err != nil || before == "" {
+		t.Fatalf("shape %q, %v", before, err)
+	}
+	var clones []*Guest
+	for i := range 2 {
+		c := *cfg
+		c.Shares = slices.Clone(cfg.Shares)
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "who"), []byte(strconv.Itoa(i)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c.Shares[0].Path = dir
+		if shape, err := d.Shape(&c); err != nil || shape != before {
+			t.Errorf("with another share the shape is %q, %v, was %q", shape, err, before)
+		}
+		m, err := d.Clone(t.Context(), &c, tmpl.open(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := dial(t, m)
+		defer g.End()
+		clones = append(clones, g)
+	}
+	for i, g := range clones {
+		g.Do(fmt.Sprintf("write /mine %d", i))
+	}
+	for i, g := range clones {
+		if got := g.Do("cat /mine"); got != strconv.Itoa(i) {
+			t.Errorf("clone %d reads what another wrote: %q", i, got)
+		}
+		dir := g.Do(fmt.Sprintf("mount %s %s", cfg.Shares[0].Type, cfg.Shares[0].Tag))
+		if got := g.Do("cat " + dir + "/who"); got != strconv.Itoa(i) {
+			t.Errorf("clone %d has the share of %q", i, got)
+		}
+	}
+	other := *cfg
+	other.MemoryMiB++
+	if shape, err := d.Shape(&other); err != nil || shape == before {
+		t.Errorf("with other memory the shape is the same (%v)", err)
+	}
+}
+
+// testBrokenTemplate: what is wrong with a template ends the machine, with a
+// reason.
+func testBrokenTemplate(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
+	d, tmpl := saved(t, driver, cfg)
+	defer tmpl.close()
+	for name, harm := range map[string]func(*vmm.Template) error{
+		"no copy": func(f *vmm.Template) error {
+			f.Copy = func(context.Context, *os.File, *os.File) error { return errors.New("no copy") }
+			return nil
+		},
+		"half of the state": func(*vmm.Template) error { return tmpl.state.Truncate(1000) },
+	} {
+		f := tmpl.open(t)
+		if err := harm(&f); err != nil {
+			t.Fatal(err)
+		}
+		m, err := d.Clone(t.Context(), cfg, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Wait(); err == nil {
+			t.Errorf("%s: the machine ended well", name)
+		}
+	}
 }
