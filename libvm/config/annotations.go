@@ -54,7 +54,7 @@ func (c *Config) set(key, value string) error {
 		c.Share = value
 		return checkShare(value)
 	case "cpus":
-		c.CPUs, err = number(value, 1, maxCPUs)
+		c.CPUs, err = number(value, 1, MaxCPUs)
 	case "host-network":
 		c.HostNetwork = value
 		return checkHostNetwork(value)

@@ -182,7 +182,7 @@ func (c Config) check() error {
 		key             string
 		value, min, max int
 	}{
-		{"cpus", c.CPUs, 0, maxCPUs},
+		{"cpus", c.CPUs, 0, MaxCPUs},
 		{"memory_mib", c.MemoryMiB, minMemoryMiB, maxMemoryMiB},
 		{"guest_overhead_mib", c.GuestOverheadMiB, 0, maxMemoryMiB},
 		{"boot_timeout_seconds", c.BootTimeoutSeconds, 1, 3600},
@@ -201,7 +201,8 @@ func (c Config) check() error {
 // Bounds of what a machine may be given. minMemoryMiB is what the guest
 // kernel boots with and has room for a container.
 const (
-	maxCPUs      = 1024
+	// MaxCPUs is CONFIG_NR_CPUS of guest/kernel: more would not be used.
+	MaxCPUs      = 64
 	minMemoryMiB = 128
 	maxMemoryMiB = 16 << 20
 	// maxNICs is what a machine has room for beside stream, entropy and share:

@@ -94,7 +94,7 @@ func TestWithAnnotations(t *testing.T) {
 	for name, c := range map[string]struct{ value, want string }{
 		"dev.runm.cpu":        {"1", "annotation dev.runm.cpu: there is no such annotation"},
 		"dev.runm.kernel":     {"/k", "annotation dev.runm.kernel: not allowed by the configuration of this machine"},
-		"dev.runm.cpus":       {"0", `annotation dev.runm.cpus: "0" is not a number between 1 and 1024`},
+		"dev.runm.cpus":       {"0", `annotation dev.runm.cpus: "0" is not a number between 1 and 64`},
 		"dev.runm.memory-mib": {"1g", `annotation dev.runm.memory-mib: "1g" is not a number between`},
 		"dev.runm.accel":      {"", `annotation dev.runm.accel: accel: "" is none of`},
 	} {

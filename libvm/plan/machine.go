@@ -94,7 +94,11 @@ func (p *Plan) cpus(cpu *specs.LinuxCPU, c config.Config, h Host) int {
 			p.warn("cpus", "%d are configured, the container gets the %d it may run on.", n, limit)
 		}
 	}
-	return max(1, min(n, limit))
+	n = max(1, min(n, limit))
+	if n > config.MaxCPUs {
+		p.warn("linux.resources.cpu.quota", "it is of %d CPUs, a machine has at most %d.", n, config.MaxCPUs)
+	}
+	return min(n, config.MaxCPUs)
 }
 
 // memory is the guest's memory in MiB: the container's limit plus what the

@@ -149,6 +149,7 @@ func TestMachineSize(t *testing.T) {
 		memory   *memory
 		config   func(*config.Config)
 		tcg      bool
+		hostCPUs int // 8 where 0
 		cpus, mm int
 		warning  string
 	}{
@@ -163,6 +164,7 @@ func TestMachineSize(t *testing.T) {
 		"no quota":                {cpu: &cpu{Quota: ptr(int64(-1)), Period: ptr(uint64(100000))}, cpus: 4, mm: 512},
 		"more than the host":      {cpu: &cpu{Quota: ptr(int64(1 << 62)), Period: ptr(uint64(1))}, cpus: 8, mm: 512},
 		"cpuset":                  {cpu: &cpu{Cpus: "0,2"}, cpus: 2, mm: 512},
+		"more than the guest":     {hostCPUs: 128, cpu: &cpu{Quota: ptr(int64(6500000))}, cpus: 64, mm: 512, warning: "linux.resources.cpu.quota: it is of 65 CPUs"},
 		"configured":              {config: func(c *config.Config) { c.CPUs, c.MemoryMiB = 6, 1000 }, cpus: 6, mm: 1000},
 		"configured over cpuset":  {cpu: &cpu{Cpus: "0"}, config: func(c *config.Config) { c.CPUs = 6 }, cpus: 1, mm: 512, warning: "cpus: 6"},
 		"tiny limit":              {memory: &memory{Limit: ptr(int64(4 * mib))}, cpus: 4, mm: 256},
@@ -188,6 +190,9 @@ func TestMachineSize(t *testing.T) {
 			host := testHost()
 			if !c.tcg {
 				host.Accel = vmm.AccelKVM
+			}
+			if c.hostCPUs != 0 {
+				host.CPUs = c.hostCPUs
 			}
 			var p Plan
 			if err := p.machine(s, conf, host); err != nil {
