@@ -60,10 +60,11 @@ lost() {
 		"$work/linux/.config" "$work/wanted"
 }
 
-# Only what changes the kernel is in the hash: options, patches and the steps.
+# Only what changes the kernel is in the hash: options in whatever order, patches
+# and the steps.
 hash=$({
 	echo "$version $arch"
-	grep -hE '^CONFIG_|^# CONFIG_.* is not set' "$fragments/common.config" "$fragments/$arch.config"
+	grep -hE '^CONFIG_|^# CONFIG_.* is not set' "$fragments/common.config" "$fragments/$arch.config" | LC_ALL=C sort
 	cat "$fragments"/patches/*.patch
 	declare -f kmake unpack configure
 } | sha256sum | cut -c1-16)
