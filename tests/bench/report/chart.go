@@ -90,7 +90,7 @@ func (r *Report) DensityChart() []byte {
 	most, count, unit := 0.0, 0, ""
 	for _, line := range s.Series {
 		if len(line.Values) > 0 {
-			most, count, unit = max(most, slices.Max(line.Values)), max(count, len(line.Values)), line.Unit
+			most, count, unit = max(most, line.Limit, slices.Max(line.Values)), max(count, len(line.Values)), line.Unit
 		}
 	}
 	if most <= 0 || count < 2 {
@@ -120,6 +120,10 @@ func (r *Report) DensityChart() []byte {
 		var points []point
 		for n, v := range line.Values {
 			points = append(points, point{x.pixel(float64(n + 1)), y.pixel(v)})
+		}
+		if line.Limit > 0 {
+			c.line("limit", left, y.pixel(line.Limit), width-right, y.pixel(line.Limit))
+			c.text("limit-text", "end", width-right, y.pixel(line.Limit)-5, "target, "+line.Name)
 		}
 		c.curve(class, points)
 		names = append(names, [2]string{class, line.Name})

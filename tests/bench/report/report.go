@@ -78,6 +78,8 @@ type Series struct {
 	Name   string    `json:"name"`
 	Unit   string    `json:"unit"`
 	Values []float64 `json:"values"`
+	// Limit is the target that the values should stay below; 0: there is none.
+	Limit float64 `json:"limit,omitempty"`
 }
 
 // Phase is a part of one run, in milliseconds, up to the event Until.

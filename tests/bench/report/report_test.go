@@ -41,7 +41,7 @@ func TestAmount(t *testing.T) {
 		unit string
 		want string
 	}{
-		{20, "", "20"}, {1645.4, "ms", "1645 ms"}, {27.04, "ms", "27.0 ms"}, {0.3, "s", "0.30 s"}, {0, "s", "0.00 s"},
+		{20, "", "20"}, {1645.4, "ms", "1645 ms"}, {27.04, "ms", "27.0 ms"}, {0.3, "s", "0.30 s"}, {0, "s", "0.00 s"}, {-21.98, "MiB", "-22.0 MiB"},
 	} {
 		if got := Amount(c.v, c.unit); got != c.want {
 			t.Errorf("Amount(%v, %q) = %q, want %q", c.v, c.unit, got, c.want)
@@ -93,7 +93,7 @@ func example() *Report {
 				Name: DensitySection, Title: "Density", Date: date, Rounds: 1, Quiet: Quiet{Load: 3, After: 4, Others: 1, Busy: true},
 				Rows: []Row{Row{Name: "ended well", Values: []float64{4}}.Aim("4", true)},
 				Series: []Series{
-					{Name: "one after another", Unit: "ms", Values: []float64{300, 310, 305, 330}},
+					{Name: "one after another", Unit: "ms", Values: []float64{300, 310, 305, 330}, Limit: 457.5},
 					{Name: "two at a time", Unit: "ms", Values: []float64{500, 510, 640, 650}},
 				},
 			},

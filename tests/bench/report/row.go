@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -127,9 +128,9 @@ func Amount(v float64, unit string) string {
 // number of things has no fraction.
 func digits(v float64, unit string) string {
 	switch {
-	case unit == "" || v >= 100:
+	case unit == "" || math.Abs(v) >= 100:
 		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
+	case math.Abs(v) >= 10:
 		return fmt.Sprintf("%.1f", v)
 	default:
 		return fmt.Sprintf("%.2f", v)
