@@ -42,8 +42,23 @@ func (b *bench) bootAgent(ctx context.Context) (_ *agent, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a, err := greet(ctx, m, b.plan.Machine.Shares[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := a.sleep(ctx, *b.plan.Guest); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// greet takes m over and returns when its agent has answered for the first time.
+func greet(ctx context.Context, m vmm.Machine, share vmm.Share) (_ *agent, err error) {
 	a := &agent{machine: m, ended: make(chan error, 1)}
 	go func() { a.ended <- m.Wait() }()
+	ctx, cancel := context.WithTimeout(ctx, machineTime)
+	defer cancel()
+	defer context.AfterFunc(ctx, m.Kill)() // a call ends with its machine
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w; console: %s", errors.Join(err, a.close()), m.Console())
@@ -61,11 +76,22 @@ func (b *bench) bootAgent(ctx context.Context) (_ *agent, err error) {
 		return nil, err
 	}
 	a.AgentService = api.NewAgentClient(ttrpc.NewClient(rpc))
-	return a, a.sleep(ctx, *b.plan.Guest, b.plan.Machine.Shares[0])
+	entropy := make([]byte, 64)
+	if _, err := rand.Read(entropy); err != nil {
+		return nil, err
+	}
+	_, err = a.Hello(ctx, &api.HelloRequest{
+		Version: api.Version, UnixNano: time.Now().UnixNano(), Entropy: entropy,
+		ShareType: string(share.Type), ShareTag: share.Tag,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hello: %w", err)
+	}
+	return a, nil
 }
 
-// sleep greets the agent and starts the container.
-func (a *agent) sleep(ctx context.Context, spec specs.Spec, share vmm.Share) error {
+// sleep starts the container.
+func (a *agent) sleep(ctx context.Context, spec specs.Spec) error {
 	ctx, cancel := context.WithTimeout(ctx, machineTime)
 	defer cancel()
 	process := *spec.Process
@@ -74,17 +100,6 @@ func (a *agent) sleep(ctx context.Context, spec specs.Spec, share vmm.Share) err
 	data, err := json.Marshal(&spec)
 	if err != nil {
 		return err
-	}
-	entropy := make([]byte, 64)
-	if _, err := rand.Read(entropy); err != nil {
-		return err
-	}
-	_, err = a.Hello(ctx, &api.HelloRequest{
-		Version: api.Version, UnixNano: time.Now().UnixNano(), Entropy: entropy,
-		ShareType: string(share.Type), ShareTag: share.Tag,
-	})
-	if err != nil {
-		return fmt.Errorf("hello: %w", err)
 	}
 	if _, err := a.Create(ctx, &api.CreateRequest{Id: floorID, Spec: data, Stdio: &api.Stdio{}}); err != nil {
 		return fmt.Errorf("create: %w", err)

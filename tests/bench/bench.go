@@ -15,10 +15,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm"
 	"github.com/runm/runm/libvm/bundle"
 	"github.com/runm/runm/libvm/config"
 	"github.com/runm/runm/libvm/plan"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/template"
 	"github.com/runm/runm/libvm/vmm"
 	"github.com/runm/runm/libvm/vmm/qemu"
 )
@@ -38,6 +40,8 @@ type bench struct {
 	plan        *plan.Plan
 	qemuVersion string
 	memoryMiB   int // of the host
+	templates   template.Store
+	made        []string // keys of templates
 	// exit and stream are the initramfs of the floors.
 	exit, stream string
 	count        int // names containers
@@ -77,8 +81,13 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 	if err := b.makePlan(); err != nil {
 		return nil, err
 	}
-	b.qemuVersion, err = qemuVersion(ctx, b.driver.QEMU)
-	return b, err
+	if b.qemuVersion, err = qemuVersion(ctx, b.driver.QEMU); err != nil {
+		return nil, err
+	}
+	if err := b.makeTemplate(ctx); err != nil {
+		return nil, errors.Join(err, b.removeTemplates())
+	}
+	return b, nil
 }
 
 // makePlan finds out what machine runm makes of a bundle here.
@@ -98,6 +107,7 @@ func (b *bench) makePlan() error {
 	if c, err = c.WithAnnotations(loaded.Spec.Annotations); err != nil {
 		return err
 	}
+	b.templates = libvm.TemplateStore(c)
 	a := c.FindAssets(b.runm.path)
 	if err := a.Require("kernel", "initrd", "qemu", "virtiofsd"); err != nil {
 		return fmt.Errorf("%w; run `make all`", err)
@@ -168,7 +178,7 @@ func (b *bench) close() error {
 		_, err := b.runm.run(ctx, "delete", "--force", id)
 		errs = append(errs, err)
 	}
-	errs = append(errs, b.tidyPeers())
+	errs = append(errs, b.tidyPeers(), b.removeTemplates())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s is left: %w", b.dir, err)
 	}

@@ -126,6 +126,24 @@ func TestParseRollup(t *testing.T) {
 	}
 }
 
+func TestParseWritableCode(t *testing.T) {
+	const text = `55d0c0000000-55d0c0a00000 r-xp 00000000 fe:00 123 /usr/bin/qemu
+Size: 10240 kB
+Pss: 5000 kB
+7f00a0000000-7f00a8000000 rwxp 00000000 00:00 0
+Size: 131072 kB
+Pss: 1536 kB
+VmFlags: rd wr ex mr mw me ac
+7f00b0000000-7f00b0001000 rw-p 00000000 00:00 0
+Pss: 4 kB
+7f00c0000000-7f00c0001000 rwxp 00000000 00:00 0
+Pss: 512 kB
+`
+	if mib, err := parseWritableCode(text); err != nil || mib != 2 {
+		t.Errorf("%v MiB (%v), want 2", mib, err)
+	}
+}
+
 // TestSharedFiles: a memfd's pages count whether or not they are mapped, once,
 // and a file that has a name does not count.
 func TestSharedFiles(t *testing.T) {

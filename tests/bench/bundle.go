@@ -17,6 +17,9 @@ import (
 // busybox is the only program of the container.
 const busybox = "/bin/busybox"
 
+// templateAnnotation says whether a container's machine is cloned.
+const templateAnnotation = config.AnnotationPrefix + "template"
+
 // makeRootfs makes a root file system of a static busybox in dir.
 func makeRootfs(dir string) error {
 	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "etc"} {
@@ -52,6 +55,13 @@ func (b *bench) bundle(name string, args ...string) (string, error) {
 // trueBundle runs /bin/true.
 func (b *bench) trueBundle() (string, error) { return b.bundle("true", "/bin/true") }
 
+// coldBundle runs /bin/true in a machine that is booted.
+func (b *bench) coldBundle() (string, error) {
+	s := b.spec([]string{"/bin/true"})
+	s.Annotations[templateAnnotation] = config.TemplateOff
+	return b.write("cold", s)
+}
+
 // sleepBundle sleeps until it is killed.
 func (b *bench) sleepBundle() (string, error) { return b.bundle("sleep", sleepArgs()...) }
 
@@ -74,7 +84,7 @@ func (b *bench) write(name string, s *specs.Spec) (string, error) {
 func (b *bench) spec(args []string) *specs.Spec {
 	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
 	hidden := []string{"nosuid", "noexec", "nodev"}
-	annotations := map[string]string{}
+	annotations := map[string]string{templateAnnotation: config.TemplateOn}
 	if b.cpus > 0 {
 		annotations[config.AnnotationPrefix+"cpus"] = strconv.Itoa(b.cpus)
 	}

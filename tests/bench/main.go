@@ -69,7 +69,7 @@ func (o *options) flags() *flag.FlagSet {
 		fmt.Fprint(w, "  bench -only start,exec -n 15   two parts, more rounds\n")
 		fmt.Fprint(w, "  bench -docs docs               and write docs/performance.md, with its charts\n\nparts:\n")
 		for _, m := range measures() {
-			fmt.Fprintf(w, "  %-8s  %s\n", m.name, m.title)
+			fmt.Fprintf(w, "  %-11s  %s\n", m.name, m.title)
 		}
 		fmt.Fprint(w, "\nflags:\n")
 		f.PrintDefaults()
@@ -228,7 +228,8 @@ func measures() []measure {
 		{"files", "Files of a volume", files},
 		{"stream", "Output", stream},
 		{"network", "Network", networks},
-		{"phases", "Where the time of a cold `run` goes", phases},
+		{"phases-warm", "Where the time of a warm `run` goes", warmPhases},
+		{"phases-cold", "Where the time of a cold `run` goes", coldPhases},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,15 +29,16 @@ const (
 // part.
 type weight struct {
 	holder, monitor, qemu, virtiofsd float64
+	// translated is what of qemu is the guest's code, translated: TCG's buffer.
+	translated float64
 	// guest is the guest's memory, whether or not a process has it mapped.
 	guest float64
-	// root is the container's part of what lies below runm's root, most of it
-	// the template.
-	root float64
+	// template is the container's part of it.
+	template float64
 }
 
 func (w weight) all() float64 {
-	return w.holder + w.monitor + w.qemu + w.virtiofsd + w.guest + w.root
+	return w.holder + w.monitor + w.qemu + w.virtiofsd + w.guest + w.template
 }
 
 // memory weighs each container of a group that has been idle for a while.
@@ -82,16 +82,17 @@ func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
 		row(fmt.Sprintf("an idle container, one of %d", b.group), weight.all).Within(idleTarget, idleStretch),
 		row("of it holder and monitor", func(w weight) float64 { return w.holder + w.monitor }).Within(ownTarget, 0),
 		row("QEMU", func(w weight) float64 { return w.qemu }),
+		row("of it the guest's code, translated", func(w weight) float64 { return w.translated }),
 		row("virtiofsd", func(w weight) float64 { return w.virtiofsd }),
 		row("the guest's memory", func(w weight) float64 { return w.guest }),
-		row("its part of what is below the root: the template", func(w weight) float64 { return w.root }),
+		row("its part of the template", func(w weight) float64 { return w.template }),
 		report.Row{Name: "by what the machine lost of its available memory", Unit: "MiB", Values: []float64{(before - after) / float64(b.group)}})
 	return nil
 }
 
 // weigh returns the weight of each container.
 func (b *bench) weigh(ids []string) ([]weight, error) {
-	root, err := tmpfsUsage(b.root)
+	template, err := b.templateMiB()
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func (b *bench) weigh(ids []string) ([]weight, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", id, err)
 		}
-		w.root = root / float64(len(ids))
+		w.template = template / float64(len(ids))
 		list = append(list, w)
 	}
 	return list, nil
@@ -134,6 +135,11 @@ func (b *bench) weighOne(id string) (w weight, err error) {
 		switch n := strings.TrimSpace(string(name)); {
 		case strings.HasPrefix(n, "qemu-system"):
 			w.qemu += size
+			code, err := writableCode(pid)
+			if err != nil {
+				return w, err
+			}
+			w.translated += code
 		case n == "virtiofsd":
 			w.virtiofsd += size
 		default:
@@ -180,6 +186,34 @@ func parseRollup(text string) (mib float64, err error) {
 	return mib, nil
 }
 
+// writableCode is what a process has in mappings that it may write and execute, in
+// MiB: what it compiles at run time (proc_pid_smaps(5)).
+func writableCode(pid int) (mib float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseWritableCode(string(text))
+}
+
+func parseWritableCode(text string) (mib float64, err error) {
+	inside := false
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 1 && !strings.HasSuffix(f[0], ":"): // a mapping's first line
+			inside = strings.HasPrefix(f[1], "rwx")
+		case inside && len(f) == 3 && f[0] == "Pss:":
+			kib, err := strconv.ParseFloat(f[1], 64)
+			if err != nil {
+				return 0, err
+			}
+			mib += kib / 1024
+		}
+	}
+	return mib, nil
+}
+
 // sharedFiles is the size in MiB of the tmpfs files without a name that the
 // processes have open: the guest's memory. Its pages are not all mapped: what was
 // copied from a template lies in the file whether or not the guest touches it.
@@ -206,26 +240,6 @@ func sharedFiles(pids []int) (mib float64, err error) {
 		}
 	}
 	return mib, nil
-}
-
-// tmpfsUsage is what the files below dir take of the machine's memory, in MiB: 0
-// where dir is on a disk.
-func tmpfsUsage(dir string) (mib float64, err error) {
-	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		var kind unix.Statfs_t
-		if err := errors.Join(unix.Lstat(path, &st), unix.Statfs(path, &kind)); err != nil {
-			return err
-		}
-		if kind.Type == unix.TMPFS_MAGIC {
-			mib += float64(st.Blocks) * 512 / (1 << 20)
-		}
-		return nil
-	})
-	return mib, err
 }
 
 // descendants are the pids that parent's threads have started, and theirs.

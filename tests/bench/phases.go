@@ -23,12 +23,30 @@ type event struct {
 	Msg  string    `json:"msg"`
 }
 
-// phases takes a cold `runm run` apart by what its monitor logs. Some of it goes on
-// at the same time: each event is only as late as the one before it allows.
-func phases(ctx context.Context, b *bench, s *report.Section) error {
+// coldPhases takes a cold `run` apart, warmPhases a warm one.
+func coldPhases(ctx context.Context, b *bench, s *report.Section) error {
+	dir, err := b.coldBundle()
+	if err != nil {
+		return err
+	}
+	return b.phases(ctx, s, dir)
+}
+
+func warmPhases(ctx context.Context, b *bench, s *report.Section) error {
+	dir, err := b.trueBundle()
+	if err != nil {
+		return err
+	}
+	return b.phases(ctx, s, dir)
+}
+
+// phases takes the run of a bundle apart by what its monitor logs. Some of it
+// goes on at the same time: each event is only as late as the one before it
+// allows.
+func (b *bench) phases(ctx context.Context, s *report.Section, dir string) error {
 	at := map[string][]float64{}
 	for range b.rounds {
-		began, events, ended, err := b.logged(ctx)
+		began, events, ended, err := b.logged(ctx, dir)
 		if err != nil {
 			return err
 		}
@@ -51,12 +69,8 @@ func phases(ctx context.Context, b *bench, s *report.Section) error {
 	return nil
 }
 
-// logged runs /bin/true once and returns what the monitor logged, in order.
-func (b *bench) logged(ctx context.Context) (began time.Time, events []event, ended time.Time, err error) {
-	dir, err := b.coldBundle()
-	if err != nil {
-		return began, nil, ended, err
-	}
+// logged runs a bundle once and returns what the monitor logged, in order.
+func (b *bench) logged(ctx context.Context, dir string) (began time.Time, events []event, ended time.Time, err error) {
 	id := b.id()
 	cmd := b.runm.command(ctx, "--debug", "run", "--keep", "--bundle", dir, id)
 	began = time.Now()
