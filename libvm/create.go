@@ -169,9 +169,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 			err = context.Cause(ctx)
 		}
 	}()
-	if err := m.expect(monitor.StepAccepted); err != nil {
-		return nil, err
-	}
+	// While the monitor starts.
 	h, err := holder.Start(holder.Config{
 		ID: p.opts.ID, Spec: p.bundle.Spec, Rootfs: p.bundle.Rootfs, Monitor: holderEnd, TTY: p.tty(),
 	})
@@ -185,6 +183,9 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		_, _ = h.Wait()
 		return nil
 	})
+	if err := m.expect(monitor.StepAccepted); err != nil {
+		return nil, err
+	}
 	if err := m.send(monitor.Step{Kind: monitor.StepHolder, Holder: h.ID}, monitor.StepJoined); err != nil {
 		return nil, err
 	}
