@@ -50,7 +50,8 @@ kernel: deps ## build the guest's kernel, once per machine
 
 agent: deps ## build the guest's process 1 and the initramfs
 	@hack/agent.sh $(OUT)/agent
-	@go run ./guest/image -agent $(OUT)/agent -o $(LIB)/initramfs.cpio
+	@go run ./guest/image -agent $(OUT)/agent -o $(OUT)/initramfs.cpio
+	@cmp -s $(OUT)/initramfs.cpio $(LIB)/initramfs.cpio || install -m 644 $(OUT)/initramfs.cpio $(LIB)/ # the same file, the same templates
 
 runm: ## build the host's program
 	@CGO_ENABLED=0 $(GOBUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) .
