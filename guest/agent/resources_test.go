@@ -123,7 +123,17 @@ func testUserNamespace(t *testing.T, vm *agenttest.VM) {
 	if err := os.Chmod(filepath.Join(root, "tmp"), 0o1777); err != nil {
 		t.Fatal(err)
 	}
-	spec := sh("userns", "cat /proc/self/uid_map; id -u; echo x > /tmp/made; stat -c %u /tmp/made; echo again > /proc/self/fd/1")
+	// A source that the container's root cannot reach: the agent opens it.
+	hidden := filepath.Join(vm.Share, "hidden/dir")
+	for _, dir := range []string{hidden, filepath.Join(root, "hidden")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(hidden), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	spec := sh("userns", "cd /hidden && cat /proc/self/uid_map; id -u; echo x > /tmp/made; stat -c %u /tmp/made; echo again > /proc/self/fd/1")
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 2000}}
 	spec.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 3000}}
@@ -132,6 +142,8 @@ func testUserNamespace(t *testing.T, vm *agenttest.VM) {
 			spec.Mounts[i] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "ro"}}
 		}
 	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/hidden", Type: "bind",
+		Source: filepath.Join(api.ShareMountpoint, "hidden/dir"), Options: []string{"bind"}})
 	for i, m := range spec.Mounts {
 		if m.Type == "devpts" {
 			spec.Mounts[i].Options = []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
