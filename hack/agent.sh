@@ -48,5 +48,5 @@ fi
 sed '$a replace '"$module"' => ./'"$copy" go.mod >_output/agent.mod
 cp go.sum _output/agent.sum
 CGO_ENABLED=1 go build -trimpath -modfile _output/agent.mod \
-	-tags 'seccomp netgo osusergo runc_nocriu' -ldflags '-s -w -extldflags -static' \
+	-tags 'seccomp netgo osusergo runc_nocriu patched' -ldflags '-s -w -extldflags -static' \
 	-o "$out" ./guest/cmd/agent

@@ -5,8 +5,8 @@
 // with opencontainers/runc's libcontainer. When the stream is lost, so is the
 // guest: it powers off.
 //
-// It must be linked statically with the tags seccomp, netgo, osusergo and
-// runc_nocriu; see guest/cmd/agent.
+// It must be linked statically with the tags seccomp, netgo, osusergo,
+// runc_nocriu and, with guest/patches, patched; see hack/agent.sh.
 package agent
 
 import (
@@ -59,11 +59,24 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("network interfaces: %w", err)
 	}
+	s, err := newServer(nics)
+	if err != nil {
+		return err
+	}
+	template, err := isTemplate()
+	if err != nil {
+		return err
+	}
+	if template {
+		s.prepare()
+	}
+	// The last step: whoever saves the machine takes it for the sign that it
+	// is ready.
 	port, err := openPort(api.PortName)
 	if err != nil {
 		return err
 	}
-	return serve(mux.New(port, api.StreamWindow, portWrite), nics)
+	return s.serve(mux.New(port, api.StreamWindow, portWrite))
 }
 
 // logf writes one line to the console.

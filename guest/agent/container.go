@@ -47,6 +47,8 @@ type container struct {
 	id   string
 	lc   *libcontainer.Container
 	reap *reaper
+	// spare may become init.
+	spare *spare
 	// hooked: startContainer hooks run between the end of Create and execve.
 	hooked bool
 	// late are the limits that init gets right before its execve.
@@ -112,16 +114,16 @@ func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error
 }
 
 // newContainer creates a container and starts its process up to its execve. On
-// error nothing is left of it but st. initPid is joinNamespaces'.
-func newContainer(st *stdioStreams, reap *reaper, req *api.CreateRequest, shm *shms, initPid func(id string) (int, error)) (*container, error) {
+// error nothing is left of it but st.
+func (s *server) newContainer(st *stdioStreams, req *api.CreateRequest) (*container, error) {
 	spec, err := decodeSpec(req.GetId(), req.GetSpec())
 	if err != nil {
 		return nil, err
 	}
-	if err := joinNamespaces(spec, initPid); err != nil {
+	if err := joinNamespaces(spec, s.initPid); err != nil {
 		return nil, err
 	}
-	if err := shm.prepare(spec); err != nil {
+	if err := s.shm.prepare(spec); err != nil {
 		return nil, err
 	}
 	if err := takeGuestSysctls("/proc/sys", spec.Linux); err != nil {
@@ -135,7 +137,7 @@ func newContainer(st *stdioStreams, reap *reaper, req *api.CreateRequest, shm *s
 	if err != nil {
 		return nil, err
 	}
-	c := &container{id: req.GetId(), lc: lc, reap: reap, procs: map[string]*proc{}}
+	c := &container{id: req.GetId(), lc: lc, reap: s.reap, spare: &s.spare, procs: map[string]*proc{}}
 	c.hooked = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
 	lp, err := newProcess(spec.Process)
 	if err == nil {
@@ -197,7 +199,11 @@ func (c *container) launch(st *stdioStreams, execID string, lp *libcontainer.Pro
 func (c *container) startProcess(p *proc) error {
 	c.reap.begin()
 	defer func() { c.reap.end(p.pid) }()
-	if err := c.lc.Start(p.lp); err != nil {
+	start := c.lc.Start
+	if p.lp.Init {
+		start = c.startInit
+	}
+	if err := start(p.lp); err != nil {
 		return err
 	}
 	pid, err := p.lp.Pid()

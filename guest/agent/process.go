@@ -19,6 +19,9 @@ import (
 
 var errProcess = errors.New("invalid process")
 
+// logLevel is that of libcontainer's init: logrus.WarnLevel as a number.
+const logLevel = "3"
+
 // newProcess makes a libcontainer process of a specification's, stdio apart.
 func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 	switch {
@@ -51,7 +54,7 @@ func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 		Scheduler:        p.Scheduler,
 		IOPriority:       p.IOPriority,
 		CPUAffinity:      affinity,
-		LogLevel:         "3", // logrus.WarnLevel; libcontainer wants the number
+		LogLevel:         logLevel,
 	}
 	if size := p.ConsoleSize; size != nil {
 		lp.ConsoleWidth, lp.ConsoleHeight = uint16(size.Width), uint16(size.Height)

@@ -23,9 +23,11 @@ import (
 
 // server is the agent's side of the protocol.
 type server struct {
+	rpc     *ttrpc.Server
 	streams *streams
 	reap    *reaper
 	shm     *shms
+	spare   spare
 	debug   atomic.Bool
 
 	nics     []*api.NIC
@@ -40,21 +42,26 @@ type server struct {
 
 var _ api.AgentService = (*server)(nil)
 
-// serve answers the host until the session is lost.
-func serve(session *mux.Session, nics []*api.NIC) error {
+func newServer(nics []*api.NIC) (*server, error) {
 	s := &server{nics: nics, streams: newStreams(), reap: newReaper(), shm: newShms(api.ShmDir), containers: map[string]*container{}}
-	rpc, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
-	if err != nil {
-		return fmt.Errorf("server: %w", err)
+	s.spare.reap = s.reap
+	var err error
+	if s.rpc, err = ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept)); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
 	}
-	api.RegisterAgentService(rpc, s)
+	api.RegisterAgentService(s.rpc, s)
+	return s, nil
+}
+
+// serve answers the host until the session is lost.
+func (s *server) serve(session *mux.Session) error {
 	go s.reap.run()
 	first, err := session.Accept()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSessionLost, err)
 	}
 	lost := make(chan error, 1)
-	go func() { lost <- rpc.Serve(context.Background(), newOneConn(first, lost)) }()
+	go func() { lost <- s.rpc.Serve(context.Background(), newOneConn(first, lost)) }()
 	go func() { lost <- s.accept(session) }()
 	return <-lost
 }
@@ -223,7 +230,7 @@ func (s *server) create(st *stdioStreams, req *api.CreateRequest) (c *container,
 			s.containers[id] = c
 		}
 	}()
-	return newContainer(st, s.reap, req, s.shm, s.initPid)
+	return s.newContainer(st, req)
 }
 
 // container returns a created container.

@@ -15,6 +15,10 @@ const (
 	VsockPort = 1024
 )
 
+// TemplateParameter is the word on the kernel's command line that says that the
+// machine will be saved, and cloned, as soon as the agent has opened its port.
+const TemplateParameter = "runm.template"
+
 // ShareTag names the one share of a machine.
 const ShareTag = "runm"
 

@@ -1,9 +1,7 @@
 //go:build linux
 
-// Command agent is process 1 of the guest. Build it static:
-//
-//	CGO_ENABLED=1 go build -tags 'seccomp netgo osusergo runc_nocriu' \
-//	    -ldflags '-s -w -extldflags -static' -o _output/agent ./guest/cmd/agent
+// Command agent is process 1 of the guest. hack/agent.sh builds it, static and
+// with the patches of guest/patches.
 //
 // The guest's CPUs are all the agent's: it need not read its cgroup's limit, nor
 // look for a new one every second.

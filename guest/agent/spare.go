@@ -1,0 +1,94 @@
+//go:build linux
+
+package agent
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/runc/libcontainer"
+
+	"github.com/runm/runm/guest/api"
+)
+
+// A spare is an init that runs before its container is known. The zero spare is
+// none. It is for the first container alone: what a template saves is the time
+// of a machine's first init, whose code TCG has not translated yet.
+type spare struct {
+	reap *reaper
+
+	mu   sync.Mutex
+	init *spareInit // nil: none, or none any more
+}
+
+// isTemplate reports whether this machine will be saved and cloned.
+func isTemplate() (bool, error) {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return false, fmt.Errorf("kernel parameters: %w", err)
+	}
+	return slices.Contains(strings.Fields(string(cmdline)), api.TemplateParameter), nil
+}
+
+// prepare does before a machine is saved what its clones then need not do. What
+// it cannot do they do, as a booted machine does.
+func (s *server) prepare() {
+	if err := s.spare.start(); err != nil {
+		logf("spare init: %v", err)
+	}
+	debug.FreeOSMemory()
+}
+
+// start starts the spare.
+func (s *spare) start() (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reap.begin()
+	pid := 0
+	defer func() { s.reap.end(pid) }()
+	if s.init, err = newSpare(); err != nil {
+		return err
+	}
+	pid = s.init.Pid()
+	return nil
+}
+
+// take returns the spare if lp can be made of it, and nil otherwise; then there
+// is none any more. The caller starts lp with it, or ends it.
+func (s *spare) take(lc *libcontainer.Container, lp *libcontainer.Process) *spareInit {
+	s.mu.Lock()
+	init := s.init
+	s.init = nil
+	s.mu.Unlock()
+	if init == nil {
+		return nil
+	}
+	if config := lc.Config(); !init.Fits(&config, lp) {
+		s.end(init)
+		return nil
+	}
+	return init
+}
+
+// end kills a spare that was taken.
+func (s *spare) end(init *spareInit) {
+	init.End()
+	s.reap.waited(init.Pid())
+}
+
+// startInit starts the container's init.
+func (c *container) startInit(lp *libcontainer.Process) error {
+	init := c.spare.take(c.lc, lp)
+	if init == nil {
+		return c.lc.Start(lp)
+	}
+	err := startSpare(c.lc, lp, init)
+	if err != nil {
+		c.spare.end(init)
+	}
+	return err
+}
