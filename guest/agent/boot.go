@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
 )
 
 // newRoot is where the real root is mounted before it is moved over the
@@ -52,6 +54,9 @@ func boot() error {
 		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
+	}
+	if err := os.MkdirAll(api.ShareMountpoint, 0o755); err != nil {
+		return fmt.Errorf("share: %w", err)
 	}
 	if err := enableControllers("/sys/fs/cgroup"); err != nil {
 		return fmt.Errorf("cgroup controllers: %w", err)

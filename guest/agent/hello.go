@@ -92,9 +92,6 @@ func (s *share) mount(kind, tag string) error {
 	default:
 		return fmt.Errorf("%w: %q", errShareType, kind)
 	}
-	if err := os.MkdirAll(api.ShareMountpoint, 0o755); err != nil {
-		return fmt.Errorf("share: %w", err)
-	}
 	if err := unix.Mount(tag, api.ShareMountpoint, kind, 0, data); err != nil {
 		return fmt.Errorf("mount share %s %q: %w", kind, tag, err)
 	}
@@ -103,7 +100,7 @@ func (s *share) mount(kind, tag string) error {
 }
 
 // describe fills in what the host wants to know of the guest.
-func describe() (*api.HelloResponse, error) {
+func describe(nics []*api.NIC) (*api.HelloResponse, error) {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return nil, fmt.Errorf("uname: %w", err)
@@ -121,6 +118,7 @@ func describe() (*api.HelloResponse, error) {
 		KernelRelease: unix.ByteSliceToString(uts.Release[:]),
 		MemoryBytes:   uint64(info.Totalram) * uint64(info.Unit),
 		Filesystems:   filesystems(string(content)),
+		Nics:          nics,
 	}, nil
 }
 

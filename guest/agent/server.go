@@ -30,7 +30,7 @@ type server struct {
 	spare   spare
 	debug   atomic.Bool
 
-	nics     []*api.NIC
+	about    *api.HelloResponse // the same for every Hello
 	resolver resolver
 
 	hello sync.Mutex // one Hello at a time
@@ -43,19 +43,22 @@ type server struct {
 var _ api.AgentService = (*server)(nil)
 
 func newServer(nics []*api.NIC) (*server, error) {
-	s := &server{nics: nics, streams: newStreams(), reap: newReaper(), shm: newShms(api.ShmDir), containers: map[string]*container{}}
+	s := &server{streams: newStreams(), reap: newReaper(), shm: newShms(api.ShmDir), containers: map[string]*container{}}
 	s.spare.reap = s.reap
 	var err error
+	if s.about, err = describe(nics); err != nil {
+		return nil, err
+	}
 	if s.rpc, err = ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept)); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	api.RegisterAgentService(s.rpc, s)
+	go s.reap.run()
 	return s, nil
 }
 
 // serve answers the host until the session is lost.
 func (s *server) serve(session *mux.Session) error {
-	go s.reap.run()
 	first, err := session.Accept()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSessionLost, err)
@@ -183,12 +186,7 @@ func (s *server) Hello(_ context.Context, req *api.HelloRequest) (*api.HelloResp
 	if err := s.share.mount(req.GetShareType(), req.GetShareTag()); err != nil {
 		return nil, err
 	}
-	resp, err := describe()
-	if err != nil {
-		return nil, err
-	}
-	resp.Nics = s.nics
-	return resp, nil
+	return s.about, nil
 }
 
 func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {

@@ -3,16 +3,9 @@
 package agent
 
 import (
-	"fmt"
-	"os"
-	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/runc/libcontainer"
-
-	"github.com/runm/runm/guest/api"
 )
 
 // A spare is an init that runs before its container is known. The zero spare is
@@ -23,24 +16,6 @@ type spare struct {
 
 	mu   sync.Mutex
 	init *spareInit // nil: none, or none any more
-}
-
-// isTemplate reports whether this machine will be saved and cloned.
-func isTemplate() (bool, error) {
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return false, fmt.Errorf("kernel parameters: %w", err)
-	}
-	return slices.Contains(strings.Fields(string(cmdline)), api.TemplateParameter), nil
-}
-
-// prepare does before a machine is saved what its clones then need not do. What
-// it cannot do they do, as a booted machine does.
-func (s *server) prepare() {
-	if err := s.spare.start(); err != nil {
-		logf("spare init: %v", err)
-	}
-	debug.FreeOSMemory()
 }
 
 // start starts the spare.
