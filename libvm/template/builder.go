@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -146,8 +148,8 @@ func run(newDriver NewDriver, result *os.File) error {
 	if err := proc.CloseLeaked(fdResult + 1); err != nil {
 		return err
 	}
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, lowest); err != nil {
-		return fmt.Errorf("priority: %w", err)
+	if err := yield(os.Getpid()); err != nil {
+		return err
 	}
 	var o Order
 	in := os.NewFile(fdOrder, "order")
@@ -169,6 +171,20 @@ func run(newDriver NewDriver, result *os.File) error {
 	ctx, stop := notifyEnd(ctx)
 	defer stop()
 	return o.make(ctx, d, wanted)
+}
+
+// yield lets a process of its own session run when nobody else wants to. The
+// session counts, too, where the scheduler groups by sessions (sched(7), "The
+// autogroup feature"): all of a group together get what one process outside does.
+func yield(pid int) error {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, pid, lowest); err != nil {
+		return fmt.Errorf("priority: %w", err)
+	}
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(strconv.Itoa(lowest)), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("priority: %w", err)
+	}
+	return nil
 }
 
 func (o Order) make(ctx context.Context, d vmm.Cloner, wanted bool) error {

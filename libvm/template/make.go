@@ -147,7 +147,15 @@ func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, 
 		cancel(errors.Join(errors.New("the template's machine has ended"), err))
 		ended <- err
 	}()
-	if err = m.Ready(ctx); err == nil {
+	if p, ok := m.(vmm.Processes); ok {
+		for _, pid := range p.Pids() {
+			err = errors.Join(err, yield(pid))
+		}
+	}
+	if err == nil {
+		err = m.Ready(ctx)
+	}
+	if err == nil {
 		err = settle(ctx, memory, cmp.Or(s.settled, settled))
 	}
 	if err == nil {
