@@ -20,7 +20,8 @@ import (
 )
 
 // setUp makes the sandbox from inside: mounts that nobody else sees, and
-// private copies of what daemons write to. $1 is the scratch directory. Its
+// private copies of what daemons write to; in /dev/shm are Podman's locks, all of
+// which a first podman after a boot frees. $1 is the scratch directory. Its
 // shell is process 1 there: it reaps, and when its stdin ends so does
 // everything in the sandbox.
 const setUp = `
@@ -29,6 +30,7 @@ mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /opt
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir /run/lock
 mount --bind "$1/etc" /etc
 for d in containerd docker containers nerdctl cni; do

@@ -31,7 +31,7 @@ use_exit_codes() {
 }
 
 use_tty() {
-	has "$(tty "$RUN --rm -it $IMAGE sh -c 'tty; echo \$TERM'")" /dev/pts/0 xterm
+	has "$(tty "$RUN --rm -it $IMAGE sh -c 'tty; echo \$TERM; sleep 0.5'")" /dev/pts/0 xterm
 }
 
 use_detached_tty() {
@@ -61,7 +61,7 @@ app"
 	eq "$(echo in | cli exec -i c1 sh -c 'cat; sleep 0.5')" in
 	cli exec -d c1 touch /dev/shm/made
 	soon x test -e /dev/shm/made
-	has "$(tty "$CLI exec -it c1 tty")" /dev/pts/
+	has "$(tty "$CLI exec -it c1 sh -c 'tty; sleep 0.5'")" /dev/pts/
 }
 
 use_exec_exit_codes() {
@@ -127,17 +127,22 @@ use_limits() {
 	says "can't fork" x sh -c 'for i in $(seq 40); do sleep 100 & done'
 }
 
+# When told to: a shim watches for it only after the start. Nor is it told of
+# before the end: those are two events.
 use_out_of_memory() {
-	run -d --name c1 -m 64m "$IMAGE" tail /dev/zero
+	run -d --name c1 -m 64m "$IMAGE" sh -c "$WHEN_TOLD; exec tail /dev/zero"
+	x touch /told
 	eq "$(cli wait c1)" 137
-	want '{{.State.OOMKilled}}' true
+	soon is '{{.State.OOMKilled}}' true
 }
+WHEN_TOLD='until [ -e /told ]; do sleep 0.1; done'
 
 # Not init, which goes on.
 use_out_of_memory_child() {
-	run -d --name c1 -m 64m "$IMAGE" sh -c 'tail /dev/zero; sleep 1; exit 3'
+	run -d --name c1 -m 64m "$IMAGE" sh -c "$WHEN_TOLD; tail /dev/zero; sleep 1; exit 3"
+	x touch /told
 	eq "$(cli wait c1)" 3
-	want '{{.State.OOMKilled}}' true
+	soon is '{{.State.OOMKilled}}' true
 }
 
 use_update() {

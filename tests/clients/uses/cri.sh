@@ -171,10 +171,12 @@ use_limits() {
 use_out_of_memory() {
 	local id c
 	id=$(pod p1)
-	c=$(container p1 c1 'exec tail /dev/zero' '"linux": {"resources": {"memory_limit_in_bytes": 67108864}}')
+	c=$(container p1 c1 'until [ -e /told ]; do sleep 0.1; done; exec tail /dev/zero' '"linux": {"resources": {"memory_limit_in_bytes": 67108864}}')
 	crictl start "$c"
+	crictl exec -s "$c" touch /told
 	soon is_state "$c" CONTAINER_EXITED
-	eq "$(crictl inspect -o go-template --template '{{.status.reason}}' "$c")" OOMKilled
+	# Out of memory and the end are two events.
+	soon eval '[ "$(crictl inspect -o go-template --template "{{.status.reason}}" "$c")" = OOMKilled ]'
 }
 
 use_stats() {

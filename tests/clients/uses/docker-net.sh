@@ -24,7 +24,7 @@ use_compose() {
 	docker-compose up -d
 	soon fetch 127.0.0.1:8083
 	eq "$(docker-compose ps -q | wc -l)" 2
-	has "$(docker-compose logs web)" serving
+	soon eval 'docker-compose logs web | grep serving'
 	has "$(docker-compose exec -T client nslookup web)" Address
 	docker-compose down -t 0
 	eq "$(docker ps -aq)" ""

@@ -31,8 +31,8 @@ use_compose() {
 	nerdctl compose up -d
 	soon fetch 127.0.0.1:8083
 	eq "$(nerdctl compose ps -q | wc -l)" 2
-	has "$(nerdctl compose logs web)" serving
-	eq "$(nerdctl compose exec -T client wget -q -O - http://web/)" web
+	soon eval 'nerdctl compose logs web | grep serving'
+	eq "$(nerdctl compose exec -T client sh -c 'wget -q -O - http://web/; sleep 0.5')" web
 	nerdctl compose kill
 	nerdctl compose down
 	eq "$(nerdctl ps -aq)" ""

@@ -88,6 +88,12 @@ use_out_of_memory_child() {
 	eq "$(nerdctl wait c1)" 3
 }
 
+use_logs_follow() {
+	run -d --name c1 "$IMAGE" sh -c 'echo one; sleep 1; echo two; sleep 2'
+	eq "$(nerdctl logs -f c1)" "one
+two"
+}
+
 use_events() {
 	local listener
 	nerdctl events --format '{{json .}}' >"$SCRATCH/events" &

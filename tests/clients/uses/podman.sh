@@ -6,6 +6,8 @@
 
 up() {
 	mkdir -p /etc/containers
+	# Without network_backend it depends on the networks that the host's
+	# /etc/cni/net.d has.
 	cat >/etc/containers/containers.conf <<-EOF
 		[containers]
 		log_driver = "k8s-file"
@@ -16,6 +18,8 @@ up() {
 		runtime = "runc"
 		[engine.runtimes]
 		runm = ["$RUNM"]
+		[network]
+		network_backend = "netavark"
 	EOF
 	cat >/etc/containers/policy.json <<-EOF
 		{"default": [{"type": "insecureAcceptAnything"}]}
@@ -62,8 +66,10 @@ use_healthcheck() {
 
 use_events() {
 	run --rm --name c1 "$IMAGE" true
-	has "$(podman events --stream=false --filter container=c1 --format '{{.Status}}' | tr '\n' ' ')" create start died remove
+	# Who removes it may be a process that conmon has started.
+	soon lived c1
 }
+lived() { has "$(podman events --stream=false --filter "container=$1" --format '{{.Status}}' | tr '\n' ' ')" create start died remove; }
 
 use_restart_always() {
 	run -d --name c1 --restart on-failure:2 "$IMAGE" sh -c 'echo x >>/count; exit 1'
