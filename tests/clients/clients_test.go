@@ -53,6 +53,8 @@ func lists() []list {
 		{client: "podman-net", script: "podman-net", with: "net", keeps: []string{bridges, podmans}},
 		{client: "nerdctl-net", script: "nerdctl-net", with: "net", without: "^connect$", keeps: []string{bridges}}, // it has no such command
 		{client: "cri", script: "cri", keeps: []string{bridges}},
+		// containerd 1.6: what its shim does otherwise.
+		{client: "cri16", script: "cri", only: `^(container|exec|two_containers|port_forward|out_of_memory|stats|kill_containerd)$`, keeps: []string{bridges}},
 	}
 }
 

@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# Kubernetes' interface of containerd 2.4, with crictl. Pods are on a bridge.
-PATH=$BUILT/cri-tools:$BUILT/containerd:$PATH
+# Kubernetes' interface of containerd 2.4, or 1.6, with crictl. Pods are on a
+# bridge.
+PATH=$BUILT/cri-tools:$PATH
+if [ "$CLIENT" = cri ]; then PATH=$BUILT/containerd:$PATH; fi
 
-up() {
-	mkdir -p /etc/containerd /etc/cni/net.d
-	cat >/etc/containerd/config.toml <<-EOF
+config_cri() {
+	cat <<-EOF
 		version = 3
 		[plugins."io.containerd.cri.v1.images".pinned_images]
 		  sandbox = "$PAUSE"
@@ -23,6 +24,32 @@ up() {
 		[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runm.options]
 		  BinaryName = "$RUNM"
 	EOF
+}
+
+config_cri16() {
+	cat <<-EOF
+		version = 2
+		[plugins."io.containerd.grpc.v1.cri"]
+		  sandbox_image = "$PAUSE"
+		  restrict_oom_score_adj = true
+		  disable_apparmor = true
+		[plugins."io.containerd.grpc.v1.cri".cni]
+		  bin_dir = "/usr/lib/cni"
+		  conf_dir = "/etc/cni/net.d"
+		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+		  runtime_type = "io.containerd.runc.v2"
+		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+		  BinaryName = "/usr/sbin/runc"
+		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runm]
+		  runtime_type = "io.containerd.runc.v2"
+		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runm.options]
+		  BinaryName = "$RUNM"
+	EOF
+}
+
+up() {
+	mkdir -p /etc/containerd /etc/cni/net.d
+	config_"$CLIENT" >/etc/containerd/config.toml
 	cat >/etc/cni/net.d/10-pods.conflist <<-EOF
 		{"cniVersion": "0.4.0", "name": "pods", "plugins": [
 			{"type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": true,
