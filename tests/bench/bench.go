@@ -170,17 +170,21 @@ func (b *bench) buildGo(ctx context.Context, name string) (string, error) {
 
 // close removes everything, and says so if that failed.
 func (b *bench) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), tidyTime)
-	defer cancel()
 	ids, err := store.List(b.root)
 	errs := []error{err}
 	for _, id := range ids {
-		_, err := b.runm.run(ctx, "delete", "--force", id)
-		errs = append(errs, err)
+		errs = append(errs, b.forceDelete(id))
 	}
 	errs = append(errs, b.tidyPeers(), b.removeTemplates())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s is left: %w", b.dir, err)
 	}
 	return os.RemoveAll(b.dir)
+}
+
+func (b *bench) forceDelete(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), tidyTime)
+	defer cancel()
+	_, err := b.runm.run(ctx, "delete", "--force", id)
+	return err
 }

@@ -105,8 +105,7 @@ func (b *bench) fill(ctx context.Context, s *report.Section, batch int) (f filli
 	// Whatever happens, none of them is left.
 	defer func() {
 		for _, id := range running {
-			_, derr := b.runm.run(context.WithoutCancel(ctx), "delete", "--force", id)
-			err = errors.Join(err, derr)
+			err = errors.Join(err, b.forceDelete(id))
 		}
 	}()
 	var failures []error

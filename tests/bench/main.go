@@ -65,7 +65,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.Usage = func() {
 		w := f.Output()
 		fmt.Fprint(w, "Measures runm against bare machines, and beside runc, crun and runsc where they\nare installed (hack/peers.sh installs them). Needs root and a quiet machine.\n\n")
-		fmt.Fprint(w, "  bench                          everything; an hour or less\n")
+		fmt.Fprint(w, "  bench                          everything; half an hour\n")
 		fmt.Fprint(w, "  bench -only start,exec -n 15   two parts, more rounds\n")
 		fmt.Fprint(w, "  bench -docs docs               and write docs/performance.md, with its charts\n\nparts:\n")
 		for _, m := range measures() {
