@@ -58,6 +58,35 @@ func TestCheckNamesTheFlag(t *testing.T) {
 	}
 }
 
+// TestComplete: parts that were not measured are taken from the file, if it is
+// this machine's; who has measured everything does not need it.
+func TestComplete(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "figures.json")
+	part := func(cpu string, names ...string) *report.Report {
+		r := &report.Report{Machine: report.Machine{CPU: cpu}}
+		for _, name := range names {
+			r.Sections = append(r.Sections, report.Section{Name: name})
+		}
+		return r
+	}
+	if err := complete(part("a", "exec"), path); err != nil {
+		t.Errorf("without a file: %v", err)
+	}
+	if err := part("a", "start", "exec").Save(path); err != nil {
+		t.Fatal(err)
+	}
+	r := part("a", "exec")
+	if err := complete(r, path); err != nil || len(r.Sections) != 2 || r.Sections[0].Name != "start" {
+		t.Errorf("%+v (%v), want start and exec", r.Sections, err)
+	}
+	if err := complete(part("b", "exec"), path); !errors.Is(err, report.ErrMachine) {
+		t.Errorf("with another machine's: %v, want %v", err, report.ErrMachine)
+	}
+	if err := complete(part("b", names()...), path); err != nil {
+		t.Errorf("everything is measured, and yet: %v", err)
+	}
+}
+
 // TestTurns: everybody has as many rounds, the first round does not count, and
 // nobody always comes after the same one.
 func TestTurns(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,15 +123,8 @@ func run(ctx context.Context, o options, rest []string) error {
 	if err != nil {
 		return err
 	}
-	// Before anything is written: a mistake here must not cost the figures.
 	err = r.Text(os.Stdout)
-	for _, path := range []string{o.json, o.docs} {
-		if path == "" {
-			continue
-		}
-		if path == o.docs {
-			path = report.DataFile(path)
-		}
+	for _, path := range o.data() {
 		err = errors.Join(err, complete(r, path))
 	}
 	if err != nil {
@@ -145,8 +139,22 @@ func run(ctx context.Context, o options, rest []string) error {
 	return err
 }
 
-// complete takes from the file at path, if there is one, what r lacks.
+// data are the files that figures are written to.
+func (o *options) data() (paths []string) {
+	if o.json != "" {
+		paths = append(paths, o.json)
+	}
+	if o.docs != "" {
+		paths = append(paths, report.DataFile(o.docs))
+	}
+	return paths
+}
+
+// complete takes from the file at path, if there is one, the parts that r lacks.
 func complete(r *report.Report, path string) error {
+	if !slices.ContainsFunc(names(), func(name string) bool { return r.Section(name) == nil }) {
+		return nil
+	}
 	old, err := report.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -155,7 +163,7 @@ func complete(r *report.Report, path string) error {
 		return err
 	}
 	if err := r.Merge(old, names()); err != nil {
-		return fmt.Errorf("%s: %w; remove it to begin anew", path, err)
+		return fmt.Errorf("%s: %w; remove it, or measure everything", path, err)
 	}
 	return nil
 }
@@ -176,6 +184,14 @@ func (o *options) figures(ctx context.Context) (_ *report.Report, err error) {
 	// Also after an interrupt, and also what a failed measure left.
 	defer func() { err = errors.Join(err, b.close()) }()
 	r := &report.Report{Machine: b.machine()}
+	if len(chosen) < len(measures()) {
+		// Now, not when everything is measured.
+		for _, path := range o.data() {
+			if err := complete(&report.Report{Machine: r.Machine}, path); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, m := range chosen {
 		s, err := b.section(ctx, m)
 		if err != nil {
