@@ -64,11 +64,11 @@ func starts(ctx context.Context, b *bench, s *report.Section) (err error) {
 	}
 	cold := report.Row{
 		Name: "`runm run`, cold", Unit: "ms", Values: all[1].values, CPU: all[1].cpu,
-		FloorName: "bare QEMU, boot to a trivial init", Floor: all[0].values, FloorCPU: all[0].cpu,
+		FloorName: "bare QEMU, booted", Floor: all[0].values, FloorCPU: all[0].cpu,
 	}
 	warm := report.Row{
 		Name: "`runm run`, warm", Unit: "ms", Values: all[3].values, CPU: all[3].cpu,
-		FloorName: "bare QEMU, restored to the agent's answer", Floor: all[2].values, FloorCPU: all[2].cpu,
+		FloorName: "bare QEMU, restored", Floor: all[2].values, FloorCPU: all[2].cpu,
 	}
 	against := warm
 	against.Name, against.NoBar = "the same; floor: the cold one", true

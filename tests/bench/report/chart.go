@@ -32,8 +32,12 @@ func (r *Report) StartChart() []byte {
 	if len(bars) == 0 {
 		return nil
 	}
-	const left, right, top, row = 300, 110, 92, 30
+	const right, top, row = 110, 92, 30
 	const width = 860
+	left := 0.0
+	for _, b := range bars {
+		left = max(left, 28+7.2*float64(len(b.name))) // about the width of 13 pixel letters
+	}
 	foot := top + row*float64(len(bars))
 	least, most := math.Inf(1), 0.0
 	for _, b := range bars {
