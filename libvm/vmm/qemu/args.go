@@ -49,8 +49,6 @@ type FDs struct {
 	VhostNet            []int // one for each NIC, or none at all
 	// Memory is the file that is the guest's memory, 0 for memory of QEMU's own.
 	Memory int
-	// PrivateMemory: what the guest writes stays out of the file.
-	PrivateMemory bool
 	// Incoming: the machine is not booted but waits to be loaded.
 	Incoming bool
 }
@@ -168,8 +166,6 @@ func (a *args) machine(cfg *vmm.Config, host Host, fds FDs) {
 // for them it must be a shared file; private memory is cheaper for everybody else.
 func memoryBackend(cfg *vmm.Config, fds FDs) string {
 	switch {
-	case fds.Memory != 0 && fds.PrivateMemory:
-		return "memory-backend-file,id=ram,share=off,readonly=on,rom=off,mem-path=" + fdPath(fds.Memory)
 	case fds.Memory != 0:
 		return "memory-backend-file,id=ram,share=on,mem-path=" + fdPath(fds.Memory)
 	case hasVirtiofs(cfg.Shares):

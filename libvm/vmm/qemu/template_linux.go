@@ -28,8 +28,6 @@ var _ vmm.Cloner = Driver{}
 // memory says what a machine's memory is; zero is memory of QEMU's own.
 type memory struct {
 	file *os.File // the caller's
-	// private: the file is copied on write.
-	private bool
 	// incoming: the file has a template's content.
 	incoming bool
 }
@@ -44,7 +42,7 @@ func (mem memory) add(in *inherited, fds *FDs) error {
 		return fmt.Errorf("memory: %w", err)
 	}
 	fds.Memory = in.add(os.NewFile(uintptr(fd), "memory"))
-	fds.PrivateMemory, fds.Incoming = mem.private, mem.incoming
+	fds.Incoming = mem.incoming
 	return nil
 }
 
@@ -168,34 +166,33 @@ func (d Driver) Clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (vmm
 	return m, nil
 }
 
+// clone gives the machine a copy of the template's memory, also where no
+// virtiofsd maps it. Mapped private, a hole of the template's file would be
+// filled in that file as soon as a clone reads or writes there (Linux,
+// do_cow_fault and shmem_fault): memory that the clone pays for once more, that
+// stays, and that ends QEMU with SIGBUS where the tmpfs is full.
 func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (*machine, error) {
-	mem := memory{file: t.Memory, private: true, incoming: true}
-	if hasVirtiofs(cfg.Shares) {
-		// virtiofsd maps the memory, too, so a clone needs a copy of its own.
-		fd, err := unix.MemfdCreate("runm-memory", unix.MFD_CLOEXEC)
-		if err != nil {
-			return nil, fmt.Errorf("memory: %w", err)
-		}
-		mem.file, mem.private = os.NewFile(uintptr(fd), "memory"), false
-		if err := mem.file.Truncate(int64(cfg.MemoryMiB) << 20); err != nil {
-			mem.file.Close()
-			return nil, fmt.Errorf("memory: %w", err)
-		}
-	}
-	m, err := d.start(ctx, cfg, mem)
+	fd, err := unix.MemfdCreate("runm-memory", unix.MFD_CLOEXEC)
 	if err != nil {
-		if !mem.private {
-			mem.file.Close()
-		}
+		return nil, fmt.Errorf("memory: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "memory")
+	if err := file.Truncate(int64(cfg.MemoryMiB) << 20); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("memory: %w", err)
+	}
+	m, err := d.start(ctx, cfg, memory{file: file, incoming: true})
+	if err != nil {
+		file.Close()
 		return nil, err
 	}
-	go m.load(mem, t)
+	go m.load(file, t)
 	return m, nil
 }
 
 // load lets a machine that waits for it go on where t was saved. One that
 // cannot be loaded is ended, with the reason for Wait.
-func (m *machine) load(mem memory, t vmm.Template) {
+func (m *machine) load(memory *os.File, t vmm.Template) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -206,11 +203,8 @@ func (m *machine) load(mem memory, t vmm.Template) {
 		}
 	}()
 	defer t.Close()
-	var err error
-	if !mem.private { // while QEMU starts
-		err = t.Copy(ctx, mem.file, t.Memory)
-		mem.file.Close()
-	}
+	err := t.Copy(ctx, memory, t.Memory) // while QEMU starts
+	memory.Close()
 	if err == nil {
 		err = m.loadState(ctx, t.State)
 	}

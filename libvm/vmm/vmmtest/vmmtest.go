@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -544,6 +546,10 @@ func testClone(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 	if err != nil || before == "" {
 		t.Fatalf("shape %q, %v", before, err)
 	}
+	takes, err := blocks(tmpl.memory)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var clones []*Guest
 	for i := range 2 {
 		c := *cfg
@@ -576,11 +582,21 @@ func testClone(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 			t.Errorf("clone %d has the share of %q", i, got)
 		}
 	}
+	if now, err := blocks(tmpl.memory); err != nil || now != takes {
+		t.Errorf("the template takes %d blocks now, %v, took %d", now, err, takes)
+	}
 	other := *cfg
 	other.MemoryMiB++
 	if shape, err := d.Shape(&other); err != nil || shape == before {
 		t.Errorf("with other memory the shape is the same (%v)", err)
 	}
+}
+
+// blocks says what a file takes, in 512 bytes.
+func blocks(f *os.File) (int64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return st.Blocks, err
 }
 
 // testBrokenTemplate: what is wrong with a template ends the machine, with a
