@@ -43,8 +43,8 @@ const (
 	// buildTimeout bounds a build: on a busy host that priority gets little.
 	buildTimeout = 10 * time.Minute
 	// retryAfter is how long no template of a shape is made in the background
-	// after one could not be.
-	retryAfter = time.Hour
+	// after one could not be made, or not be cloned.
+	retryAfter = 10 * time.Minute
 )
 
 // Order is what a builder is to make.
@@ -166,7 +166,8 @@ func run(newDriver NewDriver, result *os.File) error {
 		return err
 	}
 	wanted := st.Mode()&os.ModeNamedPipe != 0 // somebody waits
-	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), buildTimeout,
+		fmt.Errorf("not made within %v", buildTimeout))
 	defer cancel()
 	ctx, stop := notifyEnd(ctx)
 	defer stop()
@@ -177,7 +178,7 @@ func run(newDriver NewDriver, result *os.File) error {
 // session counts, too, where the scheduler groups by sessions (sched(7), "The
 // autogroup feature"): all of a group together get what one process outside does.
 func yield(pid int) error {
-	if err := unix.Setpriority(unix.PRIO_PROCESS, pid, lowest); err != nil {
+	if err := yieldThreads(pid); err != nil {
 		return fmt.Errorf("priority: %w", err)
 	}
 	err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(strconv.Itoa(lowest)), 0)
@@ -185,6 +186,34 @@ func yield(pid int) error {
 		return fmt.Errorf("priority: %w", err)
 	}
 	return nil
+}
+
+// yieldThreads lowers all threads: each has a priority of its own
+// (setpriority(2)), which those have that it makes, and what it forks.
+func yieldThreads(pid int) error {
+	for done := map[string]bool{}; ; {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it has ended: whoever waits for it says why
+		}
+		if err != nil {
+			return err
+		}
+		before := len(done)
+		for _, t := range threads {
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil {
+				return err
+			}
+			if err := unix.Setpriority(unix.PRIO_PROCESS, tid, lowest); err != nil && err != unix.ESRCH {
+				return os.NewSyscallError("setpriority", err)
+			}
+			done[t.Name()] = true
+		}
+		if len(done) == before {
+			return nil // the others were made by one of these
+		}
+	}
 }
 
 func (o Order) make(ctx context.Context, d vmm.Cloner, wanted bool) error {
