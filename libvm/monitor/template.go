@@ -53,23 +53,27 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 		c.log.Warn("no clone: ", err)
 		return nil
 	}
+	key := template.Key(shape)
 	t, err := c.setup.Templates.Find(shape)
-	if errors.Is(err, template.ErrNotExist) {
+	switch {
+	case errors.Is(err, template.ErrNotExist):
 		return nil
+	case errors.Is(err, template.ErrBroken):
+		c.log.Warnf("template %s is removed, and the machine booted: %v", key, err)
+		err = c.setup.Templates.Remove(key)
+	case err == nil:
+		var g *guest
+		if g, err = m.clone(ctx, c, cloner, cfg, t, started); err == nil {
+			c.log.Debugf("machine is cloned from template %s", key)
+			return g
+		}
+		if ctx.Err() != nil {
+			return nil // not the template's fault
+		}
+		c.log.Warnf("template %s is removed, and the machine booted: %v", key, err)
+		err = c.setup.Templates.Discard(key, err)
 	}
-	var g *guest
-	if err == nil {
-		g, err = m.clone(ctx, c, cloner, cfg, t, started)
-	}
-	if err == nil {
-		c.log.Debugf("machine is cloned from template %s", template.Key(shape))
-		return g
-	}
-	if ctx.Err() != nil {
-		return nil // not the template's fault
-	}
-	c.log.Warnf("template %s is removed, and the machine booted: %v", template.Key(shape), err)
-	if err := c.setup.Templates.Remove(template.Key(shape)); err != nil && !errors.Is(err, template.ErrNotExist) {
+	if err != nil && !errors.Is(err, template.ErrNotExist) {
 		c.log.Warn(err)
 	}
 	return nil

@@ -24,34 +24,41 @@ func CopyMemory(to, from *os.File) error {
 // punchZeros gives the pages of f back that hold nothing but zeros: a hole reads
 // the same and is not copied.
 func punchZeros(f *os.File) error {
+	page := int64(os.Getpagesize())
+	data, zeros := make([]byte, page), make([]byte, page)
 	err := eachExtent(f, func(start int64, n int) error {
-		data, err := unix.Mmap(int(f.Fd()), start, n, unix.PROT_READ, unix.MAP_SHARED)
-		if err != nil {
-			return os.NewSyscallError("mmap", err)
+		zero := start // the first of the pages of zeros before at
+		for at, end := start, start+int64(n); ; at += page {
+			if at < end {
+				// Read, not mapped: that cannot end in SIGBUS.
+				if _, err := f.ReadAt(data, at); err != nil {
+					return err
+				}
+				if bytes.Equal(data, zeros) {
+					continue
+				}
+			}
+			if err := punch(f, zero, at-zero); err != nil {
+				return err
+			}
+			if at >= end {
+				return nil
+			}
+			zero = at + page
 		}
-		defer func() { _ = unix.Munmap(data) }()
-		page := os.Getpagesize()
-		zeros := make([]byte, page)
-		for from := 0; from < n; from += page {
-			to := from
-			for to < n && bytes.Equal(data[to:min(to+page, n)], zeros[:min(page, n-to)]) {
-				to += page
-			}
-			if to == from {
-				continue
-			}
-			const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-			if err := unix.Fallocate(int(f.Fd()), how, start+int64(from), int64(to-from)); err != nil {
-				return os.NewSyscallError("fallocate", err)
-			}
-			from = to
-		}
-		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("template's memory: %w", err)
 	}
 	return nil
+}
+
+func punch(f *os.File, at, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	return os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), how, at, n))
 }
 
 // eachExtent calls f for what of a file is not a hole, in its order, until it
@@ -75,7 +82,9 @@ func eachExtent(file *os.File, f func(start int64, n int) error) error {
 }
 
 // copyRange copies n bytes at start, in whole pages. copy_file_range(2) and
-// splice(2) do not copy between two mounts of tmpfs, so one side is mapped.
+// splice(2) do not copy between two mounts of tmpfs, so one side is mapped. Only
+// the kernel reads there: in a file that was cut meanwhile write(2) fails, and
+// nobody gets SIGBUS.
 func copyRange(to, from *os.File, start int64, n int) error {
 	data, err := unix.Mmap(int(from.Fd()), start, n, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {

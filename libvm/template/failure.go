@@ -14,17 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// failureFile is where a store keeps why the last template could not be made.
+// failureFile is where a store keeps why the last template could not be made, or
+// not be cloned.
 const failureFile = "failure.json"
 
-// Failure is why a template could not be made.
+// Failure is why a template could not be made, or not be cloned.
 type Failure struct {
 	Key   string    `json:"key"`
 	Time  time.Time `json:"time"`
 	Error string    `json:"error"`
 }
 
-// LastFailure returns nil if the last template that was to be made was made.
+// LastFailure returns nil if the last template that was to be made was made, and
+// every one could be cloned since.
 func (s Store) LastFailure() (*Failure, error) {
 	root, err := s.open(false)
 	if errors.Is(err, ErrNotExist) {

@@ -57,6 +57,10 @@ func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wait boo
 	if err := s.build(ctx, root, d, cfg); err != nil {
 		return err
 	}
+	// What was booted is what the shape names, if nothing was replaced meanwhile.
+	if again, err := d.Shape(cfg); err != nil || again != shape {
+		return errors.Join(errors.New("kernel, initramfs or QEMU was replaced while the template was made"), err)
+	}
 	if err := root.Rename(newDir, key); err != nil {
 		return fmt.Errorf("templates: %w", err)
 	}
@@ -198,7 +202,17 @@ func settle(ctx context.Context, memory *os.File, settled time.Duration) error {
 func writeAbout(root *os.Root, cfg *vmm.Config, memory, state *os.File) error {
 	a := About{
 		Created: time.Now().UTC(), CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, NICs: len(cfg.NICs),
-		Accel: cfg.Accel, Kernel: cfg.Kernel,
+		Accel: cfg.Accel, Kernel: cfg.Kernel, Booted: map[string]string{},
+	}
+	for _, path := range []string{cfg.Kernel, cfg.Initrd} {
+		if path == "" {
+			continue // not on the host
+		}
+		id, err := fileIdentity(path)
+		if err != nil {
+			return fmt.Errorf("templates: %w", err)
+		}
+		a.Booted[path] = id
 	}
 	if len(cfg.Shares) > 0 {
 		a.Share = string(cfg.Shares[0].Type)

@@ -88,6 +88,8 @@ type About struct {
 	Kernel    string    `json:"kernel"`
 	// Bytes is what the template takes.
 	Bytes int64 `json:"bytes"`
+	// Booted identifies kernel and initramfs, by their paths.
+	Booted map[string]string `json:"booted"`
 	// Memory and State identify the files as they were when they were saved.
 	Memory string `json:"memory"`
 	State  string `json:"state"`
@@ -201,6 +203,25 @@ func readAbout(root *os.Root, key string) (*About, error) {
 	return &a, nil
 }
 
+// outdated: what the template was booted from is no more, after an upgrade.
+func (a About) outdated() bool {
+	for path, want := range a.Booted {
+		if got, err := fileIdentity(path); err != nil || got != want {
+			return true
+		}
+	}
+	return false
+}
+
+func fileIdentity(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return identity(f)
+}
+
 // List describes the templates, the most recently used first. A broken one has
 // a Key only.
 func (s Store) List() ([]About, error) {
@@ -257,7 +278,14 @@ func (s Store) Remove(key string) error {
 	return nil
 }
 
-// evict removes the least recently used until what is left is within bounds.
+// Discard removes a template because no machine could be cloned from it. One of
+// its shape that is made in the background would be no better for a while.
+func (s Store) Discard(key string, cause error) error {
+	return errors.Join(s.noteFailure(key, fmt.Errorf("clone: %w", cause)), s.Remove(key))
+}
+
+// evict removes what no machine can be cloned from any more, and the least
+// recently used until what is left is within bounds.
 func (s Store) evict(root *os.Root) error {
 	all, err := list(root)
 	if err != nil {
@@ -266,7 +294,7 @@ func (s Store) evict(root *os.Root) error {
 	var bytes int64
 	for i, a := range all {
 		bytes += a.Bytes
-		if i == 0 || i < s.Count && bytes <= s.Bytes && a.Bytes > 0 {
+		if i == 0 || i < s.Count && bytes <= s.Bytes && a.Bytes > 0 && !a.outdated() {
 			continue
 		}
 		bytes -= a.Bytes

@@ -21,6 +21,7 @@ import (
 type cloner struct {
 	vmm.Cloner
 	shape  string
+	then   string // the shape after the start, if it is another
 	starts *int
 	// fail is Ready's answer; dies: the machine ends instead of being ready.
 	fail error
@@ -28,7 +29,12 @@ type cloner struct {
 	cfg  *vmm.Config
 }
 
-func (c *cloner) Shape(*vmm.Config) (string, error) { return c.shape, nil }
+func (c *cloner) Shape(*vmm.Config) (string, error) {
+	if c.then != "" && *c.starts > 0 {
+		return c.then, nil
+	}
+	return c.shape, nil
+}
 
 func (c *cloner) StartSavable(_ context.Context, cfg *vmm.Config, memory *os.File) (vmm.Savable, error) {
 	*c.starts++
@@ -269,6 +275,65 @@ func TestTheLeastRecentlyUsedGoFirst(t *testing.T) {
 		if err := s.Remove(bad); !errors.Is(err, ErrNotExist) {
 			t.Errorf("Remove(%q): %v", bad, err)
 		}
+	}
+}
+
+func TestOutdatedTemplatesGo(t *testing.T) {
+	s := newStore(t)
+	if err := os.Mkdir(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kernel := filepath.Join(filepath.Dir(s.Dir), "vmlinux")
+	if err := os.WriteFile(kernel, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	makeFrom := func(c byte) {
+		t.Helper()
+		d := &cloner{shape: shape(c), starts: new(int)}
+		if err := s.Make(t.Context(), d, &vmm.Config{MemoryMiB: 2, Kernel: kernel}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Count = 10
+	makeFrom('a')
+	makeOne(t, s, 'b') // of another kernel
+	if _, err := os.Stat(filepath.Join(s.Dir, Key(shape('a')))); err != nil {
+		t.Errorf("removed, and its kernel is there: %v", err)
+	}
+	if err := replace(kernel); err != nil {
+		t.Fatal(err)
+	}
+	makeFrom('c')
+	all, err := s.List()
+	if err != nil || len(all) != 2 || all[0].Key != Key(shape('c')) || all[1].Key != Key(shape('b')) {
+		t.Errorf("kept %+v, %v; want c and b", all, err)
+	}
+}
+
+// A template must not have booted anything but what its shape names.
+func TestReplacedWhileItIsMade(t *testing.T) {
+	s := newStore(t)
+	d := &cloner{shape: shape('a'), then: shape('b'), starts: new(int)}
+	err := s.Make(t.Context(), d, &vmm.Config{MemoryMiB: 2}, true)
+	if err == nil || !strings.Contains(err.Error(), "replaced while") {
+		t.Errorf("Make: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.Dir, "*")); len(left) != 1 {
+		t.Errorf("left in the store: %q, want the lock alone", left)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	s := newStore(t)
+	makeOne(t, s, 'a')
+	if err := s.Discard(Key(shape('a')), errors.New("no answer")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Find(shape('a')); !errors.Is(err, ErrNotExist) {
+		t.Errorf("Find: %v, want %v", err, ErrNotExist)
+	}
+	if f, err := s.LastFailure(); err != nil || f == nil || f.Error != "clone: no answer" || !s.failedLately(Key(shape('a'))) {
+		t.Errorf("LastFailure: %v, %v", f, err)
 	}
 }
 
