@@ -24,6 +24,14 @@ func flagsFirst(app *cli.App, args []string) []string {
 	if cmd == nil || cmd.Name == "exec" || cmd.Name == "ps" {
 		return args
 	}
+	if i+1 < len(args) {
+		for _, sub := range cmd.Subcommands {
+			if sub.HasName(args[i+1]) {
+				cmd, i = sub, i+1
+				break
+			}
+		}
+	}
 	flags, rest := []string{}, args[i+1:]
 	var words []string
 	for len(rest) > 0 {

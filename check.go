@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/template"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -86,6 +87,17 @@ type facts struct {
 	// MemoryMiB is what the host could give now, NeedMiB what a container
 	// without a limit takes.
 	MemoryMiB, NeedMiB int
+	Templates          templates
+}
+
+// templates are what check finds out about them.
+type templates struct {
+	Off              bool
+	Dir, FS          string // FS is the file system of the directory above
+	Count, Most      int
+	Bytes, MostBytes int64
+	Failure          *template.Failure
+	Err              error
 }
 
 // programVersion is a program's first line of --version, or why it has none.
@@ -103,6 +115,7 @@ func examine(f facts) []finding {
 		examineRoot(f), examineAccel(f),
 		examineFile("kernel", f.Assets.Kernel, f.Assets), examineFile("initrd", f.Assets.Initrd, f.Assets),
 		examineQEMU(f), examineVirtiofsd(f), examineCgroups(f), examineNetwork(f), examineState(f), examineMemory(f),
+		examineTemplates(f.Templates),
 	}
 }
 
@@ -246,6 +259,24 @@ func examineMemory(f facts) finding {
 		return warn("memory", detail, "lower memory_mib in "+config.DefaultPath+", or give containers a memory limit")
 	}
 	return ok("memory", detail)
+}
+
+func examineTemplates(t templates) finding {
+	const name = "templates"
+	if t.Off {
+		return ok(name, "turned off by the configuration")
+	}
+	detail := fmt.Sprintf("%d of %d, %d of %d MiB, in %s", t.Count, t.Most, t.Bytes>>20, t.MostBytes>>20, t.Dir)
+	switch {
+	case t.Err != nil:
+		return warn(name, t.Err.Error(), "every machine is booted, which is slower; set template_dir in "+config.DefaultPath)
+	case t.Failure != nil:
+		return warn(name, detail+"; "+lastFailure(t.Failure), "`runm template create` tries again and says what is wrong")
+	case t.FS != "tmpfs":
+		return warn(name, detail+" on "+t.FS, "clones are copied from a disk; set template_dir to a directory on a tmpfs")
+	default:
+		return ok(name, detail)
+	}
 }
 
 // printFindings prints a line each, and below it what to do.

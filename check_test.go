@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/runm/runm/libvm/config"
+	"github.com/runm/runm/libvm/template"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -23,6 +24,7 @@ func good() facts {
 		Virtiofsd: programVersion{Line: "virtiofsd 1.13.2"},
 		Cgroups:   "v2", Controllers: []string{"cpu", "cpuset", "io", "memory", "pids"},
 		Root: "/run/runm", RootFS: "tmpfs", MemoryMiB: 4096, NeedMiB: 512,
+		Templates: templates{Dir: "/run/runm-templates", FS: "tmpfs", Count: 1, Most: 8, Bytes: 44 << 20, MostBytes: 512 << 20},
 	}
 }
 
@@ -54,6 +56,10 @@ func TestExamine(t *testing.T) {
 		{"no BPF", func(f *facts) { f.LoopbackErr = os.ErrPermission }, "network warn", "Linux 5.9"},
 		{"state on disk", func(f *facts) { f.RootFS = "ext4" }, "state warn", "/run/runm on ext4"},
 		{"state read-only", func(f *facts) { f.RootErr = errors.New("read-only") }, "state fail", "--root"},
+		{"template failed", func(f *facts) { f.Templates.Failure = &template.Failure{Key: "abc", Error: "no room"} }, "templates warn", "1 of 8, 44 of 512 MiB, in /run/runm-templates; template abc failed at 0001-01-01T00:00:00Z: no room"},
+		{"templates refused", func(f *facts) { f.Templates.Err = errors.New("not this user's") }, "templates warn", "template_dir"},
+		{"templates on disk", func(f *facts) { f.Templates.FS = "ext4" }, "templates warn", "on ext4"},
+		{"templates off", func(f *facts) { f.Templates = templates{Off: true, Err: errors.New("x")} }, "", ""},
 		{"memory", func(f *facts) { f.MemoryMiB = 100 }, "memory warn", "100 MiB available"},
 	} {
 		f := good()

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm"
 	"github.com/runm/runm/libvm/config"
 	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/vmm/qemu"
@@ -38,7 +39,28 @@ func gatherFacts(ctx context.Context, cfg config.Config, root string) facts {
 	f.NetworkErr, f.LoopbackErr = network.Probe(), network.ProbeLoopback()
 	f.RootFS, f.RootErr = stateRoot(root)
 	f.MemoryMiB = availableMiB()
+	f.Templates = templateFacts(cfg)
 	return f
+}
+
+// templateFacts looks into the store.
+func templateFacts(cfg config.Config) templates {
+	s := libvm.TemplateStore(cfg)
+	t := templates{Off: cfg.Template == config.TemplateOff, Dir: s.Dir, Most: s.Count, MostBytes: s.Bytes}
+	all, err := s.List()
+	if err == nil {
+		t.Failure, err = s.LastFailure()
+	}
+	if err == nil {
+		// The store itself is made when it is first needed.
+		t.FS, err = stateRoot(filepath.Dir(s.Dir))
+	}
+	t.Err = err
+	for _, a := range all {
+		t.Count++
+		t.Bytes += a.Bytes
+	}
+	return t
 }
 
 // versionTimeout bounds how long a program may take to say its version.

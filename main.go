@@ -121,6 +121,9 @@ func newApp(log *logging) *cli.App {
 		// By default urfave/cli prints usage errors on stdout, which
 		// belongs to containers.
 		c.OnUsageError = usageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = usageError
+		}
 	}
 	app.Action = func(c *cli.Context) error {
 		if c.NArg() > 0 {

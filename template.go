@@ -22,6 +22,14 @@ func templateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "template",
 		Usage: "make, list and remove templates: booted machines that new ones are cloned from",
+		// Without it a name that is no subcommand's would be asked for help.
+		HideHelpCommand: true,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("template: no such command: %q, want create, list or remove", c.Args().First())
+			}
+			return cli.ShowSubcommandHelp(c)
+		},
 		Subcommands: []*cli.Command{
 			{
 				Name:  "create",
@@ -62,13 +70,17 @@ func templateCreate(c *cli.Context) error {
 	}
 	ctx, stop := interruptible(c.Context)
 	defer stop()
-	began := time.Now()
+	say := func(string, ...any) {}
+	if isTerminal(os.Stderr) {
+		say = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format, args...) }
+	}
+	m, began := &order.Machine, time.Now()
+	say("booting a machine with CPUs: %d, memory: %d MiB, and waiting until it is idle (5 to 30 s) ... ", m.CPUs, m.MemoryMiB)
 	if err := template.Run(ctx, *order); err != nil {
+		say("\n")
 		return fmt.Errorf("template: %w", err)
 	}
-	if isTerminal(os.Stderr) {
-		fmt.Fprintf(os.Stderr, "made in %.1f s\n", time.Since(began).Seconds())
-	}
+	say("ready after %.1f s\n", time.Since(began).Seconds())
 	return nil
 }
 
@@ -101,9 +113,13 @@ func templateList(c *cli.Context) error {
 		return err
 	}
 	if f != nil {
-		fmt.Fprintf(os.Stderr, "runm: warning: template %s could not be made at %s: %s\n", f.Key, f.Time.Format(time.RFC3339), f.Error)
+		fmt.Fprintf(os.Stderr, "runm: warning: %s\n", lastFailure(f))
 	}
 	return nil
+}
+
+func lastFailure(f *template.Failure) string {
+	return fmt.Sprintf("template %s failed at %s: %s", f.Key, f.Time.Format(time.RFC3339), f.Error)
 }
 
 func printTemplates(w io.Writer, format string, all []template.About) error {
@@ -121,6 +137,9 @@ func printTemplates(w io.Writer, format string, all []template.About) error {
 		}
 		return t.Flush()
 	case formatJSON:
+		if all == nil {
+			all = []template.About{} // and not null
+		}
 		return json.NewEncoder(w).Encode(all)
 	default:
 		return errFormat
@@ -143,6 +162,9 @@ func templateRemove(c *cli.Context) error {
 		}
 		for _, a := range all {
 			keys = append(keys, a.Key)
+		}
+		if err := s.Tidy(c.Context); err != nil {
+			return err
 		}
 	case len(keys) == 0:
 		return errors.New("template remove: no template is named; `runm template list` shows their keys, --all removes all")

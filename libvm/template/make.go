@@ -53,6 +53,9 @@ func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wait boo
 			return fmt.Errorf("templates: %w", err)
 		}
 	}
+	if err := checkRoom(root, cfg); err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, root.RemoveAll(newDir)) }()
 	if err := s.build(ctx, root, d, cfg); err != nil {
 		return err
@@ -65,6 +68,54 @@ func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wait boo
 		return fmt.Errorf("templates: %w", err)
 	}
 	return s.evict(root)
+}
+
+// room is how much a store must have free, in bytes: twice what a guest needs
+// while it boots. A file system that is full is everybody's trouble.
+const room = 128 << 20
+
+// checkRoom refuses to make a template where there is no room for it.
+func checkRoom(root *os.Root, cfg *vmm.Config) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	defer dir.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	free, need := int64(st.Bavail)*st.Bsize, min(room, int64(cfg.MemoryMiB)<<20)
+	if st.Blocks != 0 && free < need { // a tmpfs without a limit has 0
+		return fmt.Errorf("templates: %s has %d MiB free, a template takes up to %d: make room, or set template_dir",
+			root.Name(), free>>20, need>>20)
+	}
+	return nil
+}
+
+// Tidy removes what a builder that was killed has left, and the last failure,
+// unless a template is being made.
+func (s Store) Tidy(ctx context.Context) error {
+	root, err := s.open(false)
+	if errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	unlock, err := lock(ctx, root, false)
+	if errors.Is(err, ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := root.RemoveAll(newDir); err != nil {
+		return fmt.Errorf("templates: %w", err)
+	}
+	return s.noteFailure("", nil)
 }
 
 // lock takes the store's lock.
