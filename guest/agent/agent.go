@@ -52,13 +52,20 @@ func Main() {
 
 // run boots the guest's user space and serves until the host is gone.
 func run() error {
+	trace := &recorder{}
+	trace.add(&api.Span{Name: "kernel, and the agent's own start", End: monotonic()})
+	end := trace.span("file systems")
 	if err := boot(); err != nil {
 		return err
 	}
+	end()
+	end = trace.span("network interfaces")
 	nics, err := setAside()
 	if err != nil {
 		return fmt.Errorf("network interfaces: %w", err)
 	}
+	end()
+	end = trace.span("server")
 	s, err := newServer(nics)
 	if err != nil {
 		return err
@@ -67,9 +74,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	end()
 	if template {
+		end = trace.span("what a template does once")
 		s.prepare()
+		end()
 	}
+	s.boot = trace
 	// The last step: whoever saves the machine takes it for the sign that it
 	// is ready.
 	port, err := openPort(api.PortName)

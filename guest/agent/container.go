@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,11 +116,14 @@ func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error
 
 // newContainer creates a container and starts its process up to its execve. On
 // error nothing is left of it but st.
-func (s *server) newContainer(st *stdioStreams, req *api.CreateRequest) (*container, error) {
+func (s *server) newContainer(ctx context.Context, st *stdioStreams, req *api.CreateRequest) (*container, error) {
+	end := span(ctx, "spec decoded")
 	spec, err := decodeSpec(req.GetId(), req.GetSpec())
+	end()
 	if err != nil {
 		return nil, err
 	}
+	end = span(ctx, "namespaces, shm and sysctls")
 	if err := joinNamespaces(spec, s.initPid); err != nil {
 		return nil, err
 	}
@@ -129,11 +133,16 @@ func (s *server) newContainer(st *stdioStreams, req *api.CreateRequest) (*contai
 	if err := takeGuestSysctls("/proc/sys", spec.Linux); err != nil {
 		return nil, err
 	}
+	end()
+	end = span(ctx, "libcontainer's configuration")
 	config, err := newConfig(req, spec)
+	end()
 	if err != nil {
 		return nil, err
 	}
+	end = span(ctx, "libcontainer.Create")
 	lc, err := libcontainer.Create(stateRoot, req.GetId(), config)
+	end()
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +152,7 @@ func (s *server) newContainer(st *stdioStreams, req *api.CreateRequest) (*contai
 	if err == nil {
 		lp.Init = true
 		c.late = deferLimits(lp, config)
-		err = c.launch(st, "", lp, req.GetStdio())
+		err = c.launch(ctx, st, "", lp, req.GetStdio())
 	}
 	if err != nil {
 		return nil, errors.Join(err, lc.Destroy())
@@ -152,7 +161,7 @@ func (s *server) newContainer(st *stdioStreams, req *api.CreateRequest) (*contai
 }
 
 // launch starts lp under the name execID. On error it is not running.
-func (c *container) launch(st *stdioStreams, execID string, lp *libcontainer.Process, want *api.Stdio) (err error) {
+func (c *container) launch(ctx context.Context, st *stdioStreams, execID string, lp *libcontainer.Process, want *api.Stdio) (err error) {
 	if err := c.reserve(execID); err != nil {
 		return err
 	}
@@ -170,12 +179,14 @@ func (c *container) launch(st *stdioStreams, execID string, lp *libcontainer.Pro
 	if err != nil {
 		return fmt.Errorf("root gid: %w", err)
 	}
+	end := span(ctx, "pipes or terminal")
 	sio, err := openStdio(st, want, lp, uid, gid)
+	end()
 	if err != nil {
 		return err
 	}
 	p := &proc{lp: lp, io: sio, exited: make(chan struct{}), sent: make(chan struct{})}
-	if err := c.startProcess(p); err != nil {
+	if err := c.startProcess(ctx, p); err != nil {
 		sio.abort()
 		return err
 	}
@@ -196,16 +207,18 @@ func (c *container) launch(st *stdioStreams, execID string, lp *libcontainer.Pro
 }
 
 // startProcess starts p and its stdio.
-func (c *container) startProcess(p *proc) error {
+func (c *container) startProcess(ctx context.Context, p *proc) error {
 	c.reap.begin()
 	defer func() { c.reap.end(p.pid) }()
+	end := span(ctx, "process started, up to its execve")
 	start := c.lc.Start
 	if p.lp.Init {
-		start = c.startInit
+		start = func(lp *libcontainer.Process) error { return c.startInit(ctx, lp) }
 	}
 	if err := start(p.lp); err != nil {
 		return err
 	}
+	end()
 	pid, err := p.lp.Pid()
 	if err != nil {
 		return fmt.Errorf("pid: %w", err)
@@ -262,7 +275,7 @@ func (c *container) proc(execID string) (*proc, error) {
 }
 
 // start lets init execve and returns after it happened.
-func (c *container) start() error {
+func (c *container) start(ctx context.Context) error {
 	init, err := c.proc("")
 	if err != nil {
 		return err
@@ -270,10 +283,14 @@ func (c *container) start() error {
 	if err := setLimits(init.pid, c.late); err != nil {
 		return err
 	}
+	end := span(ctx, "libcontainer: init may go on")
 	if err := c.lc.Exec(); err != nil {
 		return err
 	}
+	end()
+	end = span(ctx, "execve seen")
 	seen, err := awaitExec(init)
+	end()
 	if err != nil {
 		return err
 	}
@@ -315,7 +332,7 @@ func awaitExec(p *proc) (seen bool, err error) {
 const initFailed = 255
 
 // exec starts one more process.
-func (c *container) exec(st *stdioStreams, req *api.ExecRequest) (*proc, error) {
+func (c *container) exec(ctx context.Context, st *stdioStreams, req *api.ExecRequest) (*proc, error) {
 	if req.GetExecId() == "" {
 		return nil, fmt.Errorf("%w: no exec ID", errProcess)
 	}
@@ -340,7 +357,7 @@ func (c *container) exec(st *stdioStreams, req *api.ExecRequest) (*proc, error) 
 	if sub := req.GetCgroup(); sub != "" {
 		lp.SubCgroupPaths = map[string]string{"": sub}
 	}
-	if err := c.launch(st, req.GetExecId(), lp, req.GetStdio()); err != nil {
+	if err := c.launch(ctx, st, req.GetExecId(), lp, req.GetStdio()); err != nil {
 		return nil, err
 	}
 	return c.proc(req.GetExecId())

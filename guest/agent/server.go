@@ -29,6 +29,8 @@ type server struct {
 	shm     *shms
 	spare   spare
 	debug   atomic.Bool
+	traces  traces
+	boot    *recorder // what was done before anybody called
 
 	about    *api.HelloResponse // the same for every Hello
 	resolver resolver
@@ -133,6 +135,8 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 			resp, err = nil, status.Errorf(codes.Internal, "agent: %s: %v", info.FullMethod, r)
 		}
 	}()
+	ctx, end := s.traces.record(ctx)
+	defer end()
 	resp, err = method(ctx, unmarshal)
 	if s.debug.Load() {
 		logf("%s: %v", info.FullMethod, err)
@@ -170,31 +174,40 @@ func code(err error) codes.Code {
 	}
 }
 
-func (s *server) Hello(_ context.Context, req *api.HelloRequest) (*api.HelloResponse, error) {
+func (s *server) Hello(ctx context.Context, req *api.HelloRequest) (*api.HelloResponse, error) {
 	s.hello.Lock()
 	defer s.hello.Unlock()
 	if err := checkVersion(req.GetVersion()); err != nil {
 		return nil, err
 	}
 	s.debug.Store(req.GetDebug())
+	booted(ctx, s.boot)
+	end := span(ctx, "clock")
 	if err := setClock(req.GetUnixNano()); err != nil {
 		return nil, err
 	}
+	end()
+	end = span(ctx, "entropy")
 	if err := addEntropy(req.GetEntropy()); err != nil {
 		return nil, err
 	}
+	end()
+	end = span(ctx, "share mounted")
 	if err := s.share.mount(req.GetShareType(), req.GetShareTag()); err != nil {
 		return nil, err
 	}
+	end()
 	return s.about, nil
 }
 
 func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {
+	end := span(ctx, "streams")
 	st, err := s.streams.claim(ctx, req.GetStdio())
+	end()
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.create(st, req)
+	c, err := s.create(ctx, st, req)
 	if err != nil {
 		st.close()
 		return nil, err
@@ -207,7 +220,7 @@ func (s *server) Create(ctx context.Context, req *api.CreateRequest) (*api.Creat
 }
 
 // create makes the container and enters it under its id.
-func (s *server) create(st *stdioStreams, req *api.CreateRequest) (c *container, err error) {
+func (s *server) create(ctx context.Context, st *stdioStreams, req *api.CreateRequest) (c *container, err error) {
 	id := req.GetId()
 	if err := checkID(id); err != nil {
 		return nil, err
@@ -228,7 +241,7 @@ func (s *server) create(st *stdioStreams, req *api.CreateRequest) (c *container,
 			s.containers[id] = c
 		}
 	}()
-	return s.newContainer(st, req)
+	return s.newContainer(ctx, st, req)
 }
 
 // container returns a created container.
@@ -242,8 +255,8 @@ func (s *server) container(id string) (*container, error) {
 	return c, nil
 }
 
-func (s *server) Start(_ context.Context, req *api.StartRequest) (*api.Empty, error) {
-	return s.do(req.GetId(), (*container).start)
+func (s *server) Start(ctx context.Context, req *api.StartRequest) (*api.Empty, error) {
+	return s.do(req.GetId(), func(c *container) error { return c.start(ctx) })
 }
 
 func (s *server) Exec(ctx context.Context, req *api.ExecRequest) (*api.ExecResponse, error) {
@@ -251,7 +264,7 @@ func (s *server) Exec(ctx context.Context, req *api.ExecRequest) (*api.ExecRespo
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.exec(st, req)
+	p, err := s.exec(ctx, st, req)
 	if err != nil {
 		st.close()
 		return nil, err
@@ -259,12 +272,12 @@ func (s *server) Exec(ctx context.Context, req *api.ExecRequest) (*api.ExecRespo
 	return &api.ExecResponse{Pid: uint32(p.pid)}, nil
 }
 
-func (s *server) exec(st *stdioStreams, req *api.ExecRequest) (*proc, error) {
+func (s *server) exec(ctx context.Context, st *stdioStreams, req *api.ExecRequest) (*proc, error) {
 	c, err := s.container(req.GetId())
 	if err != nil {
 		return nil, err
 	}
-	return c.exec(st, req)
+	return c.exec(ctx, st, req)
 }
 
 func (s *server) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitResponse, error) {

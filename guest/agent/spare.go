@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"sync"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -56,11 +57,12 @@ func (s *spare) end(init *spareInit) {
 }
 
 // startInit starts the container's init.
-func (c *container) startInit(lp *libcontainer.Process) error {
+func (c *container) startInit(ctx context.Context, lp *libcontainer.Process) error {
 	init := c.spare.take(c.lc, lp)
 	if init == nil {
 		return c.lc.Start(lp)
 	}
+	defer span(ctx, "made of the spare")()
 	err := startSpare(c.lc, lp, init)
 	if err != nil {
 		c.spare.end(init)

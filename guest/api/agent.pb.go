@@ -1452,6 +1452,225 @@ func (x *ConnectRequest) GetPort() uint32 {
 	return 0
 }
 
+type TraceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// calls are numbers that the host gave (api.TraceKey).
+	Calls         []uint64 `protobuf:"varint,1,rep,packed,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *TraceRequest) GetCalls() []uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+type TraceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calls         []*TracedCall          `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceResponse) Reset() {
+	*x = TraceResponse{}
+	mi := &file_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceResponse) ProtoMessage() {}
+
+func (x *TraceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
+func (*TraceResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *TraceResponse) GetCalls() []*TracedCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// TracedCall is one call. Its times, and those of its spans, are nanoseconds of
+// the guest's CLOCK_MONOTONIC.
+type TracedCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
+	Begin         int64                  `protobuf:"varint,2,opt,name=begin,proto3" json:"begin,omitempty"`
+	End           int64                  `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	Spans         []*Span                `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracedCall) Reset() {
+	*x = TracedCall{}
+	mi := &file_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracedCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracedCall) ProtoMessage() {}
+
+func (x *TracedCall) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracedCall.ProtoReflect.Descriptor instead.
+func (*TracedCall) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TracedCall) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
+func (x *TracedCall) GetBegin() int64 {
+	if x != nil {
+		return x.Begin
+	}
+	return 0
+}
+
+func (x *TracedCall) GetEnd() int64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *TracedCall) GetSpans() []*Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+type Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Begin         int64                  `protobuf:"varint,2,opt,name=begin,proto3" json:"begin,omitempty"`
+	End           int64                  `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Span) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Span) GetBegin() int64 {
+	if x != nil {
+		return x.Begin
+	}
+	return 0
+}
+
+func (x *Span) GetEnd() int64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -1548,7 +1767,21 @@ const file_agent_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\rR\x06stream\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port2\xf8\b\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"$\n" +
+	"\fTraceRequest\x12\x14\n" +
+	"\x05calls\x18\x01 \x03(\x04R\x05calls\"@\n" +
+	"\rTraceResponse\x12/\n" +
+	"\x05calls\x18\x01 \x03(\v2\x19.runm.agent.v1.TracedCallR\x05calls\"s\n" +
+	"\n" +
+	"TracedCall\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x14\n" +
+	"\x05begin\x18\x02 \x01(\x03R\x05begin\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x03R\x03end\x12)\n" +
+	"\x05spans\x18\x04 \x03(\v2\x13.runm.agent.v1.SpanR\x05spans\"B\n" +
+	"\x04Span\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05begin\x18\x02 \x01(\x03R\x05begin\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x03R\x03end2\xbc\t\n" +
 	"\x05Agent\x12B\n" +
 	"\x05Hello\x12\x1b.runm.agent.v1.HelloRequest\x1a\x1c.runm.agent.v1.HelloResponse\x12E\n" +
 	"\x06Create\x12\x1c.runm.agent.v1.CreateRequest\x1a\x1d.runm.agent.v1.CreateResponse\x12:\n" +
@@ -1566,7 +1799,8 @@ const file_agent_proto_rawDesc = "" +
 	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12N\n" +
 	"\tRtnetlink\x12\x1f.runm.agent.v1.RtnetlinkRequest\x1a .runm.agent.v1.RtnetlinkResponse\x12@\n" +
 	"\bResolver\x12\x1e.runm.agent.v1.ResolverRequest\x1a\x14.runm.agent.v1.Empty\x12>\n" +
-	"\aConnect\x12\x1d.runm.agent.v1.ConnectRequest\x1a\x14.runm.agent.v1.EmptyB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
+	"\aConnect\x12\x1d.runm.agent.v1.ConnectRequest\x1a\x14.runm.agent.v1.Empty\x12B\n" +
+	"\x05Trace\x12\x1b.runm.agent.v1.TraceRequest\x1a\x1c.runm.agent.v1.TraceResponseB Z\x1egithub.com/runm/runm/guest/apib\x06proto3"
 
 var (
 	file_agent_proto_rawDescOnce sync.Once
@@ -1580,7 +1814,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_agent_proto_goTypes = []any{
 	(*Empty)(nil),             // 0: runm.agent.v1.Empty
 	(*ContainerRequest)(nil),  // 1: runm.agent.v1.ContainerRequest
@@ -1606,51 +1840,59 @@ var file_agent_proto_goTypes = []any{
 	(*RtnetlinkResponse)(nil), // 21: runm.agent.v1.RtnetlinkResponse
 	(*ResolverRequest)(nil),   // 22: runm.agent.v1.ResolverRequest
 	(*ConnectRequest)(nil),    // 23: runm.agent.v1.ConnectRequest
+	(*TraceRequest)(nil),      // 24: runm.agent.v1.TraceRequest
+	(*TraceResponse)(nil),     // 25: runm.agent.v1.TraceResponse
+	(*TracedCall)(nil),        // 26: runm.agent.v1.TracedCall
+	(*Span)(nil),              // 27: runm.agent.v1.Span
 }
 var file_agent_proto_depIdxs = []int32{
 	4,  // 0: runm.agent.v1.HelloResponse.nics:type_name -> runm.agent.v1.NIC
 	5,  // 1: runm.agent.v1.CreateRequest.stdio:type_name -> runm.agent.v1.Stdio
 	5,  // 2: runm.agent.v1.ExecRequest.stdio:type_name -> runm.agent.v1.Stdio
 	15, // 3: runm.agent.v1.ProcessesResponse.processes:type_name -> runm.agent.v1.Process
-	2,  // 4: runm.agent.v1.Agent.Hello:input_type -> runm.agent.v1.HelloRequest
-	6,  // 5: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
-	8,  // 6: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
-	9,  // 7: runm.agent.v1.Agent.Exec:input_type -> runm.agent.v1.ExecRequest
-	11, // 8: runm.agent.v1.Agent.Wait:input_type -> runm.agent.v1.WaitRequest
-	13, // 9: runm.agent.v1.Agent.Signal:input_type -> runm.agent.v1.SignalRequest
-	14, // 10: runm.agent.v1.Agent.Resize:input_type -> runm.agent.v1.ResizeRequest
-	1,  // 11: runm.agent.v1.Agent.Pause:input_type -> runm.agent.v1.ContainerRequest
-	1,  // 12: runm.agent.v1.Agent.Resume:input_type -> runm.agent.v1.ContainerRequest
-	1,  // 13: runm.agent.v1.Agent.Processes:input_type -> runm.agent.v1.ContainerRequest
-	1,  // 14: runm.agent.v1.Agent.Stats:input_type -> runm.agent.v1.ContainerRequest
-	18, // 15: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
-	19, // 16: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
-	1,  // 17: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
-	20, // 18: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
-	22, // 19: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
-	23, // 20: runm.agent.v1.Agent.Connect:input_type -> runm.agent.v1.ConnectRequest
-	3,  // 21: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
-	7,  // 22: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
-	0,  // 23: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
-	10, // 24: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
-	12, // 25: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
-	0,  // 26: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
-	0,  // 27: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
-	0,  // 28: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
-	0,  // 29: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
-	16, // 30: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
-	17, // 31: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
-	0,  // 32: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
-	0,  // 33: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
-	0,  // 34: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
-	21, // 35: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
-	0,  // 36: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
-	0,  // 37: runm.agent.v1.Agent.Connect:output_type -> runm.agent.v1.Empty
-	21, // [21:38] is the sub-list for method output_type
-	4,  // [4:21] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	26, // 4: runm.agent.v1.TraceResponse.calls:type_name -> runm.agent.v1.TracedCall
+	27, // 5: runm.agent.v1.TracedCall.spans:type_name -> runm.agent.v1.Span
+	2,  // 6: runm.agent.v1.Agent.Hello:input_type -> runm.agent.v1.HelloRequest
+	6,  // 7: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
+	8,  // 8: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
+	9,  // 9: runm.agent.v1.Agent.Exec:input_type -> runm.agent.v1.ExecRequest
+	11, // 10: runm.agent.v1.Agent.Wait:input_type -> runm.agent.v1.WaitRequest
+	13, // 11: runm.agent.v1.Agent.Signal:input_type -> runm.agent.v1.SignalRequest
+	14, // 12: runm.agent.v1.Agent.Resize:input_type -> runm.agent.v1.ResizeRequest
+	1,  // 13: runm.agent.v1.Agent.Pause:input_type -> runm.agent.v1.ContainerRequest
+	1,  // 14: runm.agent.v1.Agent.Resume:input_type -> runm.agent.v1.ContainerRequest
+	1,  // 15: runm.agent.v1.Agent.Processes:input_type -> runm.agent.v1.ContainerRequest
+	1,  // 16: runm.agent.v1.Agent.Stats:input_type -> runm.agent.v1.ContainerRequest
+	18, // 17: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
+	19, // 18: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
+	1,  // 19: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
+	20, // 20: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
+	22, // 21: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
+	23, // 22: runm.agent.v1.Agent.Connect:input_type -> runm.agent.v1.ConnectRequest
+	24, // 23: runm.agent.v1.Agent.Trace:input_type -> runm.agent.v1.TraceRequest
+	3,  // 24: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
+	7,  // 25: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
+	0,  // 26: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
+	10, // 27: runm.agent.v1.Agent.Exec:output_type -> runm.agent.v1.ExecResponse
+	12, // 28: runm.agent.v1.Agent.Wait:output_type -> runm.agent.v1.WaitResponse
+	0,  // 29: runm.agent.v1.Agent.Signal:output_type -> runm.agent.v1.Empty
+	0,  // 30: runm.agent.v1.Agent.Resize:output_type -> runm.agent.v1.Empty
+	0,  // 31: runm.agent.v1.Agent.Pause:output_type -> runm.agent.v1.Empty
+	0,  // 32: runm.agent.v1.Agent.Resume:output_type -> runm.agent.v1.Empty
+	16, // 33: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
+	17, // 34: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
+	0,  // 35: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
+	0,  // 36: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
+	0,  // 37: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
+	21, // 38: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
+	0,  // 39: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
+	0,  // 40: runm.agent.v1.Agent.Connect:output_type -> runm.agent.v1.Empty
+	25, // 41: runm.agent.v1.Agent.Trace:output_type -> runm.agent.v1.TraceResponse
+	24, // [24:42] is the sub-list for method output_type
+	6,  // [6:24] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -1664,7 +1906,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ type AgentService interface {
 	Rtnetlink(context.Context, *RtnetlinkRequest) (*RtnetlinkResponse, error)
 	Resolver(context.Context, *ResolverRequest) (*Empty, error)
 	Connect(context.Context, *ConnectRequest) (*Empty, error)
+	Trace(context.Context, *TraceRequest) (*TraceResponse, error)
 }
 
 func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
@@ -148,6 +149,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Connect(ctx, &req)
+			},
+			"Trace": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req TraceRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Trace(ctx, &req)
 			},
 		},
 	})
@@ -294,6 +302,14 @@ func (c *agentClient) Resolver(ctx context.Context, req *ResolverRequest) (*Empt
 func (c *agentClient) Connect(ctx context.Context, req *ConnectRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "Connect", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Trace(ctx context.Context, req *TraceRequest) (*TraceResponse, error) {
+	var resp TraceResponse
+	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "Trace", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -19,6 +19,13 @@ const (
 // machine will be saved, and cloned, as soon as the agent has opened its port.
 const TemplateParameter = "runm.template"
 
+// TraceKey in a request's metadata asks the agent to record the call, for a
+// Trace later. The value is the call's number in decimal, which the host chooses.
+const TraceKey = "runm-trace"
+
+// MaxSpans bounds what a recorded call has.
+const MaxSpans = 64
+
 // ShareTag names the one share of a machine.
 const ShareTag = "runm"
 
