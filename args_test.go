@@ -8,7 +8,7 @@ import (
 )
 
 func TestFlagsFirst(t *testing.T) {
-	app := newApp(&logging{})
+	app := newApp(&logging{}, &tracing{})
 	for in, want := range map[string]string{
 		"delete c1 --force":                       "delete --force c1",
 		"--root /r --debug delete c1 -f":          "--root /r --debug delete -f c1",

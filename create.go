@@ -69,9 +69,10 @@ func prepare(c *cli.Context) (*libvm.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return libvm.Prepare(libvm.CreateOpts{
+	return libvm.Prepare(c.Context, libvm.CreateOpts{
 		Root: root, ID: id, Bundle: c.String("bundle"), Systemd: c.Bool("systemd-cgroup"),
 		Debug: c.Bool("debug"), PidFile: c.String("pid-file"), Config: cfg,
+		Run:   c.Command.Name == "run" && !c.Bool("detach"),
 		Flags: monitor.GuestFlags{NoPivot: c.Bool("no-pivot"), NoNewKeyring: c.Bool("no-new-keyring")},
 	})
 }
@@ -132,5 +133,9 @@ func load(c *cli.Context) (*libvm.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return libvm.Load(root, c.Args().First())
+	container, err := libvm.Load(root, c.Args().First())
+	if err == nil {
+		container.Trace(c.Context)
+	}
+	return container, err
 }

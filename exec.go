@@ -16,6 +16,7 @@ import (
 	"github.com/runm/runm/libvm"
 	"github.com/runm/runm/libvm/console"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // execFailed is the exit code of an exec whose process was not started.
@@ -80,7 +81,7 @@ func execute(c *cli.Context) (int, error) {
 	if len(groups) > 1 {
 		return 0, errors.New("--cgroup: the guest has one hierarchy, give one path")
 	}
-	o := libvm.ExecOpts{Process: process, IgnorePaused: c.Bool("ignore-paused")}
+	o := libvm.ExecOpts{Process: process, IgnorePaused: c.Bool("ignore-paused"), Detached: c.Bool("detach")}
 	if len(groups) == 1 {
 		// runc's form is [controllers:]path; on one hierarchy the path counts.
 		o.Cgroup = groups[0][strings.LastIndexByte(groups[0], ':')+1:]
@@ -237,6 +238,7 @@ func execAttached(c *cli.Context, container *libvm.Container, o libvm.ExecOpts) 
 	if err := writePid(c, os.Getpid()); err != nil {
 		return 0, err
 	}
+	defer trace.Begin(c.Context, "wait: process ends").End()
 	status := e.Wait()
 	if relay != nil {
 		return status, relay.Close()

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
+	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 
 	"github.com/runm/runm/libvm"
@@ -33,6 +35,7 @@ func init() {
 }
 
 func main() {
+	began := time.Now()
 	// Not commands: runm starts itself under these names.
 	switch os.Args[0] {
 	case holder.Arg0:
@@ -48,7 +51,7 @@ func main() {
 	case cgroup.VictimArg0:
 		os.Exit(cgroup.VictimMain())
 	}
-	os.Exit(run(os.Args))
+	os.Exit(run(os.Args, began))
 }
 
 // newDriver chooses the machine monitor: on Linux there is QEMU.
@@ -56,11 +59,15 @@ func newDriver(s *monitor.Setup) vmm.Driver {
 	return qemu.Driver{QEMU: s.QEMU, Virtiofsd: s.Virtiofsd}
 }
 
-// run is main with a result.
-func run(args []string) int {
+// run is main, which began then, with a result.
+func run(args []string, began time.Time) int {
 	log := &logging{}
-	app := newApp(log)
+	tr := &tracing{began: began}
+	app := newApp(log, tr)
 	err := app.Run(flagsFirst(app, args))
+	if terr := tr.close(); terr != nil {
+		logrus.Warnf("--trace: %v", terr)
+	}
 	if err == nil {
 		return 0
 	}
@@ -90,7 +97,7 @@ func (e exitStatus) Error() string {
 
 func (e exitStatus) Unwrap() error { return e.err }
 
-func newApp(log *logging) *cli.App {
+func newApp(log *logging, tr *tracing) *cli.App {
 	app := &cli.App{
 		Name:            "runm",
 		Usage:           "run OCI containers, each in a microVM of its own",
@@ -103,11 +110,17 @@ func newApp(log *logging) *cli.App {
 			&cli.StringFlag{Name: "log", Usage: "file to log to (default: stderr)"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "format of the log: text or json"},
 			&cli.BoolFlag{Name: "debug", Usage: "log more"},
+			&cli.StringFlag{Name: "trace", Usage: "file to write to where the command's time goes, in Chrome's trace event format"},
 			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "let systemd manage cgroups; cgroupsPath is then slice:prefix:name"},
 			&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "accepted for runc's sake: true, false or auto; runm needs root"},
 			&cli.StringFlag{Name: "criu", Hidden: true},
 		},
-		Before: log.open,
+		Before: func(c *cli.Context) error {
+			if err := log.open(c); err != nil {
+				return err
+			}
+			return tr.open(c)
+		},
 		Commands: []*cli.Command{
 			createCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(),
 			runCommand(), execCommand(), listCommand(), psCommand(), pauseCommand(), resumeCommand(),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/runm/runm/libvm"
 	"github.com/runm/runm/libvm/console"
+	"github.com/runm/runm/libvm/trace"
 )
 
 func runCommand() *cli.Command {
@@ -98,12 +99,16 @@ func runToEnd(c *cli.Context, p *libvm.Prepared, relay *console.Relay) (status i
 	}
 	stop()
 	go forward(signals, created, relay)
+	span := trace.Begin(ctx, "start")
 	if err := created.Start(c.Context); err != nil {
 		derr := created.Delete(context.WithoutCancel(c.Context), true)
 		_, _ = created.Holder.Wait()
 		return 0, errors.Join(fmt.Errorf("start %q: %w", created.ID(), err), derr)
 	}
+	span.End()
+	span = trace.Begin(ctx, "wait: holder ends")
 	status, err = created.Holder.Wait()
+	span.End()
 	if err != nil {
 		return 0, err
 	}

@@ -8,6 +8,7 @@
 package libvm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/monitor"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // Sentinels. Clients of runc match on these texts.
@@ -39,7 +41,12 @@ type Container struct {
 	// State is as the monitor last saved it; its zero Monitor means that
 	// create has only begun.
 	State store.State
+	trace *trace.Recorder // nil for none
 }
+
+// Trace has what is asked of the monitor from now on in ctx's trace, if it has
+// one.
+func (c *Container) Trace(ctx context.Context) { c.trace = trace.From(ctx) }
 
 // Load finds the container id below root.
 func Load(root, id string) (*Container, error) {
@@ -131,16 +138,21 @@ const askTimeout = 60 * time.Second
 // ask sends one request to the monitor and returns its answer. The error is
 // control.ErrGone when there is no monitor.
 func (c *Container) ask(r monitor.Request) (*monitor.Reply, error) {
+	defer c.trace.Begin(trace.MainLane, "monitor: "+string(r.Op)).End()
 	conn, err := control.Dial(string(c.dir))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	r.ID = c.State.ID
+	var files []*os.File
+	if c.trace != nil {
+		r.Trace, files = &monitor.Trace{}, []*os.File{c.trace.Out()}
+	}
 	if err := conn.SetDeadline(time.Now().Add(askTimeout)); err != nil {
 		return nil, err
 	}
-	if err := conn.Send(r); err != nil {
+	if err := conn.Send(r, files...); err != nil {
 		return nil, errMonitorHasGone
 	}
 	var a monitor.Reply

@@ -27,6 +27,7 @@ import (
 	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/store"
 	"github.com/runm/runm/libvm/template"
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/undo"
 )
 
@@ -44,6 +45,8 @@ type CreateOpts struct {
 	PidFile string
 	Config  config.Config
 	Flags   monitor.GuestFlags
+	// Run: the caller waits for the container's end, so a trace is of all of it.
+	Run bool
 }
 
 // Prepared is a create that has touched nothing yet.
@@ -64,7 +67,7 @@ func (p *Prepared) ConsoleSize() *specs.Box { return p.bundle.Spec.Process.Conso
 func (p *Prepared) SetStdio(files []*os.File) { p.opts.Stdio = files }
 
 // Prepare loads, checks and plans; nothing on the host changes.
-func Prepare(o CreateOpts) (*Prepared, error) {
+func Prepare(ctx context.Context, o CreateOpts) (*Prepared, error) {
 	if err := bundle.CheckID(o.ID); err != nil {
 		return nil, err
 	}
@@ -72,10 +75,13 @@ func Prepare(o CreateOpts) (*Prepared, error) {
 	if _, err := store.Open(o.Root, o.ID); err == nil {
 		return nil, ErrExist
 	}
+	span := trace.Begin(ctx, "config.json loaded and checked")
 	b, err := bundle.Load(o.Bundle)
+	span.End()
 	if err != nil {
 		return nil, err
 	}
+	defer trace.Begin(ctx, "plan").End()
 	cfg, err := o.Config.WithAnnotations(b.Spec.Annotations)
 	if err != nil {
 		return nil, err
@@ -135,6 +141,7 @@ type Created struct {
 // Create makes the container (runtime.md, "Create"). Its process has not run
 // when it returns. On error, and that is also the end of ctx, nothing is left.
 func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
+	defer trace.Begin(ctx, "create").End()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 
@@ -153,7 +160,9 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	defer holderEnd.Close()
-	m, err := p.reachMonitor(monitorEnd)
+	span := trace.Begin(ctx, "monitor executed")
+	m, err := p.reachMonitor(ctx, monitorEnd)
+	span.End()
 	monitorEnd.Close()
 	if err != nil {
 		return nil, err
@@ -170,9 +179,12 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		}
 	}()
 	// While the monitor starts.
+	span = trace.Begin(ctx, "holder executed")
 	h, err := holder.Start(holder.Config{
 		ID: p.opts.ID, Spec: p.bundle.Spec, Rootfs: p.bundle.Rootfs, Monitor: holderEnd, TTY: p.tty(),
+		Trace: trace.From(ctx),
 	})
+	span.End()
 	if err != nil {
 		return nil, err
 	}
@@ -183,26 +195,38 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		_, _ = h.Wait()
 		return nil
 	})
+	span = trace.Begin(ctx, "wait: monitor accepts")
 	if err := m.expect(monitor.StepAccepted); err != nil {
 		return nil, err
 	}
+	span.End()
+	span = trace.Begin(ctx, "wait: holder in its cgroup")
 	if err := m.send(monitor.Step{Kind: monitor.StepHolder, Holder: h.ID}, monitor.StepJoined); err != nil {
 		return nil, err
 	}
+	span.End()
+	span = trace.Begin(ctx, "hooks: prestart, createRuntime")
 	state := p.state(specs.StateCreated, h.ID.Pid)
 	hooked = true
 	if err := p.runtimeHooks(ctx, m, state); err != nil {
 		return nil, err
 	}
+	span.End()
+	span = trace.Begin(ctx, "wait: container made in the guest")
 	if err := m.expect(monitor.StepReady); err != nil {
 		return nil, err
 	}
+	span.End()
+	span = trace.Begin(ctx, "holder prepared: createContainer hooks, root")
 	if err := h.Prepare(*state); err != nil {
 		return nil, err
 	}
+	span.End()
+	span = trace.Begin(ctx, "limits")
 	if err := m.send(monitor.Step{Kind: monitor.StepLimit}, monitor.StepLimited); err != nil {
 		return nil, err
 	}
+	span.End()
 	if p.opts.PidFile != "" {
 		// No newline: runc writes none, and clients parse it.
 		if err := store.WriteFile(p.opts.PidFile, []byte(strconv.Itoa(h.ID.Pid)), 0o644); err != nil {
@@ -213,18 +237,23 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	if !uninterrupted() {
 		return nil, context.Cause(ctx)
 	}
+	span = trace.Begin(ctx, "commit")
 	if err := m.send(monitor.Step{Kind: monitor.StepCommit}, monitor.StepCommitted); err != nil {
 		return nil, err
 	}
+	span.End()
 	u.Keep()
 	m.conn.Close()
 	if m.booted && p.setup.Templates != nil {
+		span = trace.Begin(ctx, "template's builder executed")
 		p.beginTemplate()
+		span.End()
 	}
 	c, err := Load(p.opts.Root, p.opts.ID)
 	if err != nil {
 		return nil, err
 	}
+	c.Trace(ctx)
 	return &Created{Container: c, Holder: h}, nil
 }
 
@@ -286,7 +315,7 @@ type monitorProcess struct {
 func (m *monitorProcess) cancel() { _ = m.conn.CloseWrite() }
 
 // reachMonitor starts a monitor, or joins the pod's, and hands it the setup.
-func (p *Prepared) reachMonitor(holderConn *os.File) (*monitorProcess, error) {
+func (p *Prepared) reachMonitor(ctx context.Context, holderConn *os.File) (*monitorProcess, error) {
 	ours, theirs, err := control.Pair()
 	if err != nil {
 		return nil, err
@@ -294,6 +323,7 @@ func (p *Prepared) reachMonitor(holderConn *os.File) (*monitorProcess, error) {
 	defer theirs.Close()
 	m := &monitorProcess{steps: make(chan monitor.Step, 8), failed: make(chan error, 1), gone: make(chan struct{})}
 	var trees []*os.File
+	began := trace.Now()
 	if p.pod == nil {
 		err = p.startMonitor(m, theirs, holderConn)
 	} else if trees, err = p.openTrees(); err == nil {
@@ -307,7 +337,15 @@ func (p *Prepared) reachMonitor(holderConn *os.File) (*monitorProcess, error) {
 	if m.conn, err = control.NewConn(ours); err != nil {
 		return nil, err
 	}
-	if err := m.conn.Send(p.setup, trees...); err != nil {
+	files := trees
+	if r := trace.From(ctx); r != nil {
+		p.setup.Trace = &monitor.Trace{ToEnd: p.opts.Run}
+		if p.pod == nil {
+			p.setup.Trace.Began = began
+		}
+		files = append(files, r.Out())
+	}
+	if err := m.conn.Send(p.setup, files...); err != nil {
 		m.conn.Close()
 		return nil, fmt.Errorf("talk to the monitor: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
@@ -15,6 +16,7 @@ import (
 	"github.com/runm/runm/libvm/bundle"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/monitor"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // ExecOpts says what to execute.
@@ -25,6 +27,8 @@ type ExecOpts struct {
 	// It stays the caller's.
 	Stdio        []*os.File
 	IgnorePaused bool
+	// Detached: nobody waits for the process, so a trace ends with its start.
+	Detached bool
 }
 
 // Exec is a process that was started beside a container's init.
@@ -41,6 +45,7 @@ func (c *Container) Exec(o ExecOpts) (*Exec, error) {
 	for _, w := range warnings {
 		logrus.Warn(w)
 	}
+	defer c.trace.Begin(trace.MainLane, "monitor: exec").End()
 	conn, err := control.Dial(string(c.dir))
 	if errors.Is(err, control.ErrGone) {
 		return nil, ErrStopped
@@ -48,10 +53,16 @@ func (c *Container) Exec(o ExecOpts) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
+	files := o.Stdio
+	var traced *monitor.Trace
+	if c.trace != nil {
+		traced = &monitor.Trace{ToEnd: !o.Detached}
+		files = append(slices.Clone(files), c.trace.Out())
+	}
 	err = conn.Send(monitor.Request{
 		Op: monitor.OpExec, ID: c.State.ID, Process: o.Process, Cgroup: o.Cgroup, IgnorePaused: o.IgnorePaused,
-		Warnings: warnings,
-	}, o.Stdio...)
+		Warnings: warnings, Trace: traced,
+	}, files...)
 	var a monitor.Reply
 	if err == nil {
 		_, err = conn.Recv(&a)

@@ -20,6 +20,7 @@ import (
 	"github.com/runm/runm/libvm/hooks"
 	"github.com/runm/runm/libvm/monitor"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // killGrace is how long a process may take to end after SIGKILL.
@@ -51,6 +52,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	if h := c.State.Spec.Hooks; h != nil {
+		defer trace.Begin(ctx, "hooks: poststart").End()
 		if err := hooks.Run(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning)); err != nil {
 			// "the runtime MUST generate an error, stop the container, and
 			// continue the lifecycle at step 12": its deletion's hooks.
@@ -153,6 +155,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 // killed, as clients of runc rely on). With force it ends in nothing left,
 // whatever runs and whichever of our processes was killed before.
 func (c *Container) Delete(ctx context.Context, force bool) error {
+	defer trace.Begin(ctx, "delete").End()
 	lock, err := c.dir.Lock()
 	if err != nil {
 		return err
@@ -201,6 +204,7 @@ func (c *Container) destroy() error {
 func (c *Container) waitEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, killGrace)
 	defer cancel()
+	defer c.trace.Begin(trace.MainLane, "wait: monitor or holder ends").End()
 	if c.State.Pod {
 		return c.State.Holder.Wait(ctx)
 	}
@@ -209,6 +213,7 @@ func (c *Container) waitEnd(ctx context.Context) error {
 
 // remove takes away what a dead container left, and runs its last hooks.
 func (c *Container) remove(ctx context.Context) error {
+	defer trace.Begin(ctx, "cgroup, poststop hooks and state removed").End()
 	if _, err := os.Stat(string(c.dir)); errors.Is(err, os.ErrNotExist) {
 		return nil // a create that was undone took all along
 	}
@@ -249,6 +254,7 @@ func poststop(ctx context.Context, spec *specs.Spec, state *specs.State) {
 func Delete(ctx context.Context, root, id string, force bool) error {
 	c, err := Load(root, id)
 	if err == nil {
+		c.Trace(ctx)
 		err = c.Delete(ctx, force)
 	}
 	if force && errors.Is(err, store.ErrNotExist) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // StubArg0 is the name under which runm is the stub of an exec: the host
@@ -48,6 +49,7 @@ type Stub struct {
 // ExecDetached starts a process with a stub of its own, which outlives the
 // caller and ends with the process's status.
 func (c *Container) ExecDetached(o ExecOpts) (*Stub, error) {
+	defer c.trace.Begin(trace.MainLane, "exec stub executed, process started").End()
 	ours, theirs, err := control.Pair()
 	if err != nil {
 		return nil, err
@@ -75,7 +77,11 @@ func (c *Container) ExecDetached(o ExecOpts) (*Stub, error) {
 		return nil, err
 	}
 	o.Stdio = nil
-	err = conn.Send(stubRequest{Root: filepath.Dir(string(c.dir)), ID: c.State.ID, Exec: o})
+	var files []*os.File
+	if c.trace != nil {
+		files = append(files, c.trace.Out())
+	}
+	err = conn.Send(stubRequest{Root: filepath.Dir(string(c.dir)), ID: c.State.ID, Exec: o}, files...)
 	var a stubReply
 	if err == nil {
 		_, err = conn.Recv(&a)
@@ -127,10 +133,16 @@ func StubMain() int {
 		return 255
 	}
 	var r stubRequest
-	if _, err := conn.Recv(&r); err != nil {
+	files, err := conn.Recv(&r)
+	if err != nil {
 		return 255
 	}
-	e, tty, err := startStub(&r)
+	var spans *trace.Recorder
+	if len(files) == 1 {
+		spans = trace.NewRecorder(files[0], "exec stub")
+	}
+	e, tty, err := startStub(&r, spans)
+	spans.Close()
 	answer := stubReply{}
 	if err != nil {
 		answer = stubReply{Error: err.Error(), Stopped: errors.Is(err, ErrStopped)}
@@ -149,11 +161,12 @@ func StubMain() int {
 	return e.Wait()
 }
 
-func startStub(r *stubRequest) (*Exec, *os.File, error) {
+func startStub(r *stubRequest, spans *trace.Recorder) (*Exec, *os.File, error) {
 	c, err := Load(r.Root, r.ID)
 	if err != nil {
 		return nil, nil, err
 	}
+	c.trace = spans
 	var tty *os.File
 	r.Exec.Stdio = []*os.File{os.Stdin, os.Stdout, os.Stderr}
 	own := stubControl

@@ -20,6 +20,7 @@ import (
 
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/proc"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // Arg0 is the name under which runm is this process.
@@ -31,6 +32,7 @@ const (
 	fdCreate             // connection to create, until it is prepared
 	fdMountNS            // mount namespace to join, or /dev/null
 	fdTTY                // slave of the container's terminal, or /dev/null
+	fdTrace              // where spans go, or /dev/null
 )
 
 // Event is what the holder tells the monitor.
@@ -69,6 +71,9 @@ type Prepare struct {
 	Proc bool `json:"proc"`
 	// Hostname of a new UTS namespace, "" for none.
 	Hostname string `json:"hostname,omitempty"`
+	// Began is when create began to start the holder, in nanoseconds since 1970
+	// UTC, for the trace.
+	Began int64 `json:"began,omitempty"`
 }
 
 // Prepared answers Prepare.
@@ -84,6 +89,7 @@ type Config struct {
 	// Monitor is the holder's end of its connection to the monitor; TTY the
 	// slave of the terminal or nil. Both stay the caller's.
 	Monitor, TTY *os.File
+	Trace        *trace.Recorder // nil for none
 }
 
 // Process is a started holder.
@@ -93,6 +99,8 @@ type Process struct {
 	conn *control.Conn
 	spec *specs.Spec
 	ns   int
+	// began is Prepare's.
+	began int64
 }
 
 // Start starts the holder as a child of the caller. It ends by itself when the
@@ -120,6 +128,7 @@ func Start(c Config) (*Process, error) {
 	defer ns.close()
 	attr.Cloneflags = uintptr(ns.create)
 
+	began := trace.Now()
 	ours, theirs, err := control.Pair()
 	if err != nil {
 		return nil, err
@@ -140,7 +149,7 @@ func Start(c Config) (*Process, error) {
 		Path:        "/proc/self/exe",
 		Args:        proc.Arguments(Arg0, c.ID, program),
 		Env:         runtimeEnv(),
-		ExtraFiles:  []*os.File{c.Monitor, theirs, orNull(ns.join[unix.CLONE_NEWNS]), orNull(c.TTY)},
+		ExtraFiles:  []*os.File{c.Monitor, theirs, orNull(ns.join[unix.CLONE_NEWNS]), orNull(c.TTY), orNull(c.Trace.Out())},
 		SysProcAttr: attr,
 	}
 	if err := ns.start(c.Rootfs, cmd.Start); err != nil {
@@ -156,7 +165,7 @@ func Start(c Config) (*Process, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &Process{ID: id, cmd: cmd, conn: conn, spec: c.Spec, ns: ns.create}, nil
+	return &Process{ID: id, cmd: cmd, conn: conn, spec: c.Spec, ns: ns.create, began: began}, nil
 }
 
 // runtimeEnv keeps Go small and quiet: one thread's worth of work, and no
@@ -169,6 +178,7 @@ func runtimeEnv() []string {
 func (p *Process) Prepare(state specs.State) error {
 	req := Prepare{
 		State: state,
+		Began: p.began,
 		Pivot: p.ns&unix.CLONE_NEWNS != 0,
 		// Also a joined pid namespace, as in a pod, is not the host's.
 		Proc: p.ns&unix.CLONE_NEWNS != 0 && hasNamespace(p.spec, specs.PIDNamespace),

@@ -17,6 +17,7 @@ import (
 	"github.com/runm/runm/libvm/hooks"
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/template"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // killed is the status of a holder whose monitor was killed.
@@ -25,10 +26,11 @@ const killed = 128 + int(unix.SIGKILL)
 // Main is the holder's life. The caller has locked the main thread, whose
 // namespaces and root /proc/<pid> shows. It does not return before the end.
 func Main() int {
+	began := trace.Now()
 	proc.SetName(Arg0)
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
-	if err := proc.CloseLeaked(fdTTY + 1); err != nil {
+	if err := proc.CloseLeaked(fdTrace + 1); err != nil {
 		return 1
 	}
 	monitor, err := control.NewConn(os.NewFile(fdMonitor, "monitor"))
@@ -39,20 +41,23 @@ func Main() int {
 	if err != nil {
 		return 1
 	}
-	for fd := fdMountNS; fd <= fdTTY; fd++ {
+	for fd := fdMountNS; fd <= fdTrace; fd++ {
 		unix.CloseOnExec(fd)
 	}
+	spans := openTrace()
+	span := spans.Begin(trace.MainLane, "namespaces and terminal")
 	tty, err := enter()
+	span.End()
 	if err != nil {
 		_ = create.Send(Prepared{Error: err.Error()})
 		return 1
 	}
 	exits := make(chan int)
 	copied := make(chan Event)
-	go func() { exits <- obey(monitor, copied) }()
+	go func() { exits <- obey(monitor, copied, spans) }()
 	prepared := make(chan struct{})
 	go func() {
-		serve(create)
+		serve(create, spans, began)
 		close(prepared)
 	}()
 	for {
@@ -64,6 +69,7 @@ func Main() int {
 		case <-prepared:
 			prepared = nil
 			// Nothing is done from here on but waiting.
+			spans.Close()
 			debug.FreeOSMemory()
 		case s := <-signals:
 			if ev, ok := event(s.(syscall.Signal), tty, prepared == nil); ok {
@@ -76,7 +82,7 @@ func Main() int {
 
 // obey does what the monitor orders until it orders the end, whose status it
 // returns.
-func obey(monitor *control.Conn, copied chan<- Event) int {
+func obey(monitor *control.Conn, copied chan<- Event, spans *trace.Recorder) int {
 	for {
 		var o Order
 		files, err := monitor.Recv(&o)
@@ -87,12 +93,24 @@ func obey(monitor *control.Conn, copied chan<- Event) int {
 			control.CloseAll(files)
 			return o.Status
 		}
+		span := spans.Begin("copy", "template's memory copied")
 		e := Event{Copied: true}
 		if err := copyMemory(files); err != nil {
 			e.Error = err.Error()
 		}
+		span.End()
 		copied <- e
 	}
+}
+
+// openTrace takes what create has for spans; nil is nothing.
+func openTrace() *trace.Recorder {
+	var st unix.Stat_t
+	if err := unix.Fstat(fdTrace, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		unix.Close(fdTrace)
+		return nil
+	}
+	return trace.NewRecorder(os.NewFile(fdTrace, "trace"), "holder")
 }
 
 func copyMemory(files []*os.File) error {
@@ -144,12 +162,14 @@ func joinMounts() error {
 }
 
 // serve answers create's one request.
-func serve(create *control.Conn) {
+func serve(create *control.Conn, spans *trace.Recorder, began int64) {
 	defer create.Close()
 	var req Prepare
 	if _, err := create.Recv(&req); err != nil {
 		return // create has died; the monitor ends us
 	}
+	spans.Add(trace.MainLane, "process started", req.Began, began)
+	defer spans.Begin(trace.MainLane, "prepared").End()
 	var answer Prepared
 	if err := prepare(req); err != nil {
 		answer.Error = err.Error()

@@ -15,6 +15,7 @@ import (
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/share"
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -42,6 +43,7 @@ func (b *made) end() error {
 func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 	ctx, cancel := c.deadline(c.making)
 	defer cancel()
+	span := trace.Begin(ctx, "files staged")
 	if m.staging, err = share.New(c.shareDir()); err != nil {
 		return nil, err
 	}
@@ -55,8 +57,11 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 	}
 	cfg := c.setup.Plan.Machine
 	cfg.Shares[0].Path = m.staging.Dir
+	span.End()
 	c.log.Debug("files are staged")
+	span = trace.Begin(ctx, "taps")
 	n, err := m.openTaps(ctx, &cfg)
+	span.End()
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +89,7 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 func (m *monitor) join(c *container, files, trees []*os.File) (*made, error) {
 	// Not c.making: the guest finishes what it was told to make, and then it
 	// can be told to take it away.
-	ctx, cancel := c.deadline(context.Background())
+	ctx, cancel := c.deadline(trace.With(context.Background(), c.trace, laneBoot))
 	defer cancel()
 	defer control.CloseAll(trees)
 	binds := c.setup.Plan.Files()
@@ -114,6 +119,7 @@ func (g *guest) make(ctx context.Context, c *container, files []*os.File) (*stdi
 		return nil, err
 	}
 	io.run()
+	defer trace.Begin(ctx, "container made in the guest").End()
 	if err := g.create(ctx, c.setup, io); err != nil {
 		io.close()
 		return nil, err
@@ -142,6 +148,7 @@ func (m *monitor) hostFiles(c *container) (paths, trees []string) {
 // joinMachine moves the machine's processes into the first container's cgroup,
 // which is there when its holder is in it.
 func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) error {
+	defer trace.Begin(ctx, "machine joins the cgroup").End()
 	p, ok := v.(vmm.Processes)
 	if !ok {
 		return nil

@@ -25,6 +25,7 @@ import (
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/undo"
 )
 
@@ -43,6 +44,7 @@ type container struct {
 	setup *Setup
 	id    string
 	log   *logrus.Logger
+	trace *trace.Recorder // nil for none
 
 	create   *control.Conn // nil once the container is committed
 	holder   *control.Conn
@@ -95,12 +97,13 @@ type ended struct {
 	oomKills uint64
 }
 
-func newContainer(s *Setup, create, hold *control.Conn) *container {
+func newContainer(s *Setup, create, hold *control.Conn, r *trace.Recorder) *container {
 	c := &container{
 		setup: s, id: s.ID, create: create, holder: hold, status: specs.StateCreating,
-		over: make(chan struct{}), window: make(chan holder.Event, 1), copied: make(chan string, 1), log: logrus.New(),
+		trace: r,
+		over:  make(chan struct{}), window: make(chan holder.Event, 1), copied: make(chan string, 1), log: logrus.New(),
 	}
-	c.making, c.cancel = context.WithCancelCause(context.Background())
+	c.making, c.cancel = context.WithCancelCause(trace.With(context.Background(), r, laneBoot))
 	return c
 }
 
@@ -137,6 +140,7 @@ func (m *monitor) admit(c *container, work func() (*made, error)) {
 
 // accept takes the id: from here on the state directory is the container's.
 func (m *monitor) accept(c *container) error {
+	defer c.trace.Begin(laneOwner, "id taken, state saved, cgroup prepared").End()
 	dir, err := store.Create(c.setup.Root, c.id)
 	if err != nil {
 		return err
@@ -293,6 +297,7 @@ func (m *monitor) take(c *container, s Step) error {
 	case StepHolder:
 		return m.holderRuns(c, s.Holder)
 	case StepLimit:
+		defer c.trace.Begin(laneOwner, "limits").End()
 		// Last, when booting no longer suffers from it.
 		if err := c.cgroup.Limit(); err != nil {
 			return err
@@ -303,12 +308,19 @@ func (m *monitor) take(c *container, s Step) error {
 			return errCreateGone
 		}
 		m.commit(c)
+		if c.life() == nil && c.trace != nil {
+			go func() {
+				m.guest.collect(c.trace)
+				c.trace.Close()
+			}()
+		}
 	}
 	return nil
 }
 
 // commit makes the container stay, whatever happens to create.
 func (m *monitor) commit(c *container) {
+	defer c.trace.Begin(laneOwner, "commit").End()
 	c.undo.Keep()
 	c.status, c.create = specs.StateCreated, nil
 	c.log.Debug("create is committed")
@@ -326,6 +338,7 @@ func (m *monitor) commit(c *container) {
 
 // holderRuns puts the holder into the cgroup and writes down who it is.
 func (m *monitor) holderRuns(c *container, id proc.ID) error {
+	defer c.trace.Begin(laneOwner, "holder joins its cgroup").End()
 	c.undo.Push(c.cgroup.Destroy)
 	c.state.Holder = id
 	c.undo.Push(c.endHolder)
@@ -382,6 +395,7 @@ func (m *monitor) fail(c *container, cause error) {
 	// Who waits for it to be created sees that there is none, as of a monitor
 	// that has ended.
 	for _, r := range c.created {
+		r.trace.Close()
 		r.conn.Close()
 	}
 	for _, r := range c.destroyers {
@@ -459,7 +473,8 @@ func (m *monitor) unstage(c *container) error {
 // waitInit waits for the end of init and of its output.
 func (m *monitor) waitInit(c *container) {
 	defer close(c.over)
-	r, err := m.guest.agent.Wait(context.Background(), &api.WaitRequest{Id: c.id})
+	traced := trace.With(context.Background(), c.life(), laneWait)
+	r, err := m.guest.agent.Wait(traced, &api.WaitRequest{Id: c.id})
 	if err != nil {
 		// The machine is gone, or the agent is not worth talking to.
 		m.guest.machine.Kill()
@@ -467,14 +482,17 @@ func (m *monitor) waitInit(c *container) {
 	}
 	c.ending.Store(true)
 	c.log.Debug("process has ended")
+	output := trace.Begin(traced, "output delivered")
 	c.stdio.ended()
+	output.End()
 	// Writes that the guest's kernel still holds reach the host first.
-	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	ctx, cancel := context.WithTimeout(traced, rpcTimeout)
 	defer cancel()
 	if _, err := m.guest.agent.Delete(ctx, &api.ContainerRequest{Id: c.id}); err != nil {
 		c.log.Warn("delete in the guest: ", rpcError(err))
 	}
 	c.log.Debug("container is deleted in the guest")
+	m.guest.collect(c.life())
 	e := ended{int(r.Status & 0xff), r.OomKills}
 	m.results <- func() {
 		c.end = &e
@@ -494,6 +512,7 @@ func (m *monitor) finish(c *container, e ended) {
 	c.status = specs.StateStopped
 	c.listener.Close()
 	paid := m.payer == c && !m.last(c)
+	span := c.life().Begin(laneOwner, "machine ended")
 	switch {
 	case m.last(c):
 		m.endMachine()
@@ -503,16 +522,21 @@ func (m *monitor) finish(c *container, e ended) {
 			c.log.Error("move the machine to another container's cgroup: ", err)
 		}
 	}
+	span.End()
+	span = c.life().Begin(laneOwner, "files given back")
 	c.stdio.close()
 	if err := m.unstage(c); err != nil {
 		c.log.Error(err)
 	}
+	span.End()
+	span = c.life().Begin(laneOwner, "holder ended")
 	if e.oomKills > 0 {
 		c.outOfMemory(paid)
 	}
 	if err := c.holderExit(e.status); err != nil {
 		c.log.Error("end of the host process: ", err)
 	}
+	span.End()
 	c.log.Debug("holder has ended")
 	m.forget(c)
 	for _, r := range append(c.waiters, c.destroyers...) {
@@ -523,6 +547,7 @@ func (m *monitor) finish(c *container, e ended) {
 // forget is the last that the monitor knows of a container.
 func (m *monitor) forget(c *container) {
 	c.holder.Close()
+	c.trace.Close()
 	delete(m.containers, c.id)
 }
 

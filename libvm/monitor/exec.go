@@ -13,6 +13,7 @@ import (
 
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // exec starts one more process. Its connection stays: the stub sends what
@@ -73,27 +74,35 @@ func (g *guest) exec(container, id string, r *request) error {
 	}
 	defer io.close()
 	io.run()
-	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	ctx, cancel := context.WithTimeout(r.context(context.Background()), rpcTimeout)
 	defer cancel()
 	_, err = g.agent.Exec(ctx, &api.ExecRequest{Id: container, ExecId: id, Process: process, Stdio: io.api, Cgroup: r.Cgroup})
 	if err != nil {
 		return rpcError(err)
 	}
+	defer r.traced()
 	defer r.conn.Close()
 	if err := r.conn.Send(Reply{}); err != nil {
 		g.killExec(container, id)
 		return nil
 	}
+	if r.Trace != nil && !r.Trace.ToEnd {
+		r.traced()
+	}
+	traced := r.context(context.Background())
 	var over atomic.Bool
 	go g.execEvents(container, id, r, io, &over)
-	end, err := g.agent.Wait(context.Background(), &api.WaitRequest{Id: container, ExecId: id})
+	end, err := g.agent.Wait(traced, &api.WaitRequest{Id: container, ExecId: id})
 	if err != nil {
 		return nil // the machine is gone: the stub sees its connection end
 	}
 	over.Store(true)
+	output := trace.Begin(traced, "output delivered")
 	io.drained(end)
+	output.End()
 	_ = r.conn.Send(ExecExit{Status: int(end.Status & 0xff)})
 	r.conn.Close()
+	r.traced()
 	io.background()
 	return nil
 }

@@ -37,6 +37,7 @@ type guest struct {
 	gone chan error
 	// hello is what the agent said first.
 	hello *api.HelloResponse
+	calls calls
 }
 
 // newGuest waits for the agent of a machine that was started, whose share is the
@@ -94,7 +95,7 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 	if err != nil {
 		return fmt.Errorf("agent stream: %w", err)
 	}
-	g.client = ttrpc.NewClient(rpc)
+	g.client = ttrpc.NewClient(rpc, ttrpc.WithUnaryClientInterceptor(g.intercept))
 	g.agent = api.NewAgentClient(g.client)
 	entropy := make([]byte, 64)
 	if _, err := rand.Read(entropy); err != nil {

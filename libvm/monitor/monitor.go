@@ -24,6 +24,7 @@ import (
 	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -76,13 +77,20 @@ func Main(newDriver NewDriver) int {
 	if err != nil {
 		return 1
 	}
+	began := trace.Now()
 	fail := func(err error) int {
 		_ = create.Send(Step{Kind: StepFailed, Error: err.Error()})
 		return 1
 	}
 	var setup Setup
-	if _, err := create.Recv(&setup); err != nil {
+	received, err := create.Recv(&setup)
+	if err != nil {
 		return fail(err)
+	}
+	recorder, _ := setup.Trace.recorder(received)
+	if recorder != nil {
+		recorder.Add(laneOwner, "process started", setup.Trace.Began, began)
+		recorder.Add(laneOwner, "setup received", began, trace.Now())
 	}
 	var files []*os.File
 	n := stdioFiles(setup.Plan.Guest.Process.Terminal)
@@ -107,7 +115,7 @@ func Main(newDriver NewDriver) int {
 		requests: make(chan request), results: make(chan func(), 16),
 		joined: make(chan struct{}), namespace: make(chan *network.Namespace, 1),
 	}
-	c := newContainer(&setup, create, hold)
+	c := newContainer(&setup, create, hold, recorder)
 	m.admit(c, func() (*made, error) { return m.boot(c, files) })
 	m.own()
 	if m.failed {
@@ -187,6 +195,8 @@ func (m *monitor) listen(l *net.UnixListener, id string) {
 				return
 			}
 			_ = conn.SetDeadline(time.Time{})
+			r.trace, r.files = r.Trace.recorder(r.files)
+			r.began = trace.Now()
 			if r.ID != id {
 				r.reply(Reply{Error: fmt.Sprintf("container %q is not served here", r.ID)})
 				return

@@ -32,6 +32,7 @@ type Setup struct {
 	Templates *template.Store `json:"templates,omitempty"`
 	Flags     GuestFlags      `json:"flags"`
 	Debug     bool            `json:"debug"`
+	Trace     *Trace          `json:"trace,omitempty"`
 }
 
 // GuestFlags are create's flags that the guest's runtime honours.
@@ -110,6 +111,7 @@ type Request struct {
 	// IgnorePaused lets an exec into a paused container wait.
 	IgnorePaused bool                  `json:"ignorePaused,omitempty"`
 	Resources    *specs.LinuxResources `json:"resources,omitempty"`
+	Trace        *Trace                `json:"trace,omitempty"`
 }
 
 // Reply is the answer. An exec's connection lives on: the client may send

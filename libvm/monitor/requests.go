@@ -20,6 +20,7 @@ import (
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/trace"
 )
 
 // request is a Request with where the answer goes. reply may be called from
@@ -28,12 +29,42 @@ type request struct {
 	Request
 	conn  *control.Conn
 	files []*os.File
+	// trace gets the request's spans, from began on, and with them the guest's;
+	// nil for none.
+	trace *trace.Recorder
+	began int64
+	guest *guest
+	// lasting: trace is the container's and goes on.
+	lasting bool
 }
 
 func (r *request) reply(a Reply) {
 	_ = r.conn.Send(a)
 	r.conn.Close()
 	control.CloseAll(r.files)
+	r.traced()
+}
+
+// traced ends the request's trace, if it has one, after which its command need
+// not wait any longer.
+func (r *request) traced() {
+	to, g := r.trace, r.guest
+	r.trace = nil
+	to.Add("request", string(r.Op), r.began, trace.Now())
+	if to == nil || r.lasting {
+		return
+	}
+	go func() {
+		if g != nil {
+			g.collect(to)
+		}
+		to.Close()
+	}()
+}
+
+// context is ctx with the request's trace.
+func (r *request) context(ctx context.Context) context.Context {
+	return trace.With(ctx, r.trace, string(r.Op))
 }
 
 func failure(err error) Reply {
@@ -58,8 +89,14 @@ func failure(err error) Reply {
 // owner's goroutine.
 func (m *monitor) handle(r request) {
 	c := m.containers[r.ID]
+	r.guest = m.guest
+	if c != nil && r.trace != nil && c.life() != nil {
+		r.trace.Close()
+		r.trace, r.lasting = c.life(), true
+	}
 	switch {
 	case c == nil: // it has just ended: as if nobody listened any more
+		r.trace.Close()
 		r.conn.Close()
 		control.CloseAll(r.files)
 		return
@@ -128,9 +165,11 @@ func (m *monitor) start(c *container, r request) {
 	c.status = specs.StateRunning
 	m.beside(func(ctx context.Context) {
 		// Docker adds interfaces between create and start.
+		network := trace.Begin(r.context(ctx), "network")
 		err := m.wiring.await(ctx)
+		network.End()
 		if err == nil {
-			_, err = m.guest.agent.Start(ctx, &api.StartRequest{Id: c.id})
+			_, err = m.guest.agent.Start(r.context(ctx), &api.StartRequest{Id: c.id})
 		}
 		m.results <- func() {
 			if err != nil {
@@ -180,6 +219,7 @@ func (m *monitor) joinRequest(r request) {
 		var s Setup
 		_ = create.SetDeadline(time.Now().Add(rpcTimeout))
 		trees, err := create.Recv(&s)
+		recorder, trees := s.Trace.recorder(trees)
 		_ = create.SetDeadline(time.Time{})
 		if err != nil {
 			create.Close()
@@ -188,7 +228,7 @@ func (m *monitor) joinRequest(r request) {
 			return
 		}
 		m.results <- func() {
-			c := newContainer(&s, create, hold)
+			c := newContainer(&s, create, hold, recorder)
 			m.admit(c, func() (*made, error) { return m.join(c, files[2:], trees) })
 		}
 	}()

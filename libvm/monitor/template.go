@@ -14,6 +14,7 @@ import (
 
 	"github.com/runm/runm/libvm/holder"
 	"github.com/runm/runm/libvm/template"
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -32,7 +33,9 @@ func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config)
 		closeNICs(cfg)
 		return nil, context.Cause(ctx)
 	}
+	span := trace.Begin(ctx, "machine launched, to boot")
 	machine, err := m.driver.Start(ctx, cfg)
+	span.End()
 	if err != nil {
 		return nil, fmt.Errorf("start the machine: %w", err)
 	}
@@ -48,6 +51,7 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 	if !ok || c.setup.Templates == nil {
 		return nil
 	}
+	span := trace.Begin(ctx, "template found")
 	shape, err := cloner.Shape(cfg)
 	if err != nil {
 		c.log.Warn("no clone: ", err)
@@ -55,6 +59,7 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 	}
 	key := template.Key(shape)
 	t, err := c.setup.Templates.Find(shape)
+	span.End()
 	switch {
 	case errors.Is(err, template.ErrNotExist):
 		return nil
@@ -92,7 +97,9 @@ func (m *monitor) clone(ctx context.Context, c *container, d vmm.Cloner, cfg *vm
 	limit := time.Duration(c.setup.BootSeconds) * time.Second / 2
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer for %v", limit))
 	defer cancel()
+	span := trace.Begin(ctx, "machine launched, to be cloned")
 	machine, err := d.Clone(ctx, copied, t)
+	span.End()
 	if err != nil {
 		return nil, err
 	}

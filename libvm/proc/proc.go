@@ -26,6 +26,29 @@ type ID struct {
 // Self is the calling process.
 func Self() (ID, error) { return Find(os.Getpid()) }
 
+// tick is that of /proc's times (USER_HZ; the kernel's own may be shorter).
+const tick = time.Second / 100
+
+// Began is when the calling process was forked. /proc tells it by the tick of
+// 10 ms; of that what can be is returned the middle.
+func Began() (time.Time, error) {
+	self, err := Self()
+	if err != nil {
+		return time.Time{}, err
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return time.Time{}, fmt.Errorf("time since boot: %w", err)
+	}
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+		return time.Time{}, fmt.Errorf("processor time: %w", err)
+	}
+	age := time.Duration(now.Nano()) - time.Duration(self.Start)*tick
+	least := max(age-tick, time.Duration(used.Utime.Nano()+used.Stime.Nano()))
+	return time.Now().Add(-(age + least) / 2), nil
+}
+
 // Find names the process that has pid now. The error is os.ErrNotExist when
 // there is none.
 func Find(pid int) (ID, error) {

@@ -92,6 +92,7 @@ func TestScripts(t *testing.T) {
 			"until":    cmdUntil,
 			"dialogue": cmdDialogue,
 			"leaks":    cmdLeaks,
+			"spans":    cmdSpans,
 		},
 	})
 }

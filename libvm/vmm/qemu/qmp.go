@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/trace"
 )
 
 const (
@@ -79,7 +81,10 @@ func (q *qmp) run(ctx context.Context, f *os.File, command string, args, result 
 	}
 	defer q.bound(ctx)()
 	if !q.ready {
-		if err := q.negotiate(); err != nil {
+		span := trace.Begin(ctx, "QEMU has started")
+		err := q.negotiate()
+		span.End()
+		if err != nil {
 			return fmt.Errorf("qmp greeting: %w", cause(ctx, err))
 		}
 	}

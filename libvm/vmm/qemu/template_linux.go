@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -186,14 +187,14 @@ func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (*ma
 		file.Close()
 		return nil, err
 	}
-	go m.load(file, t)
+	go m.load(trace.Lane(context.WithoutCancel(ctx), "load"), file, t)
 	return m, nil
 }
 
 // load lets a machine that waits for it go on where t was saved. One that
 // cannot be loaded is ended, with the reason for Wait.
-func (m *machine) load(memory *os.File, t vmm.Template) {
-	ctx, cancel := context.WithCancel(context.Background())
+func (m *machine) load(ctx context.Context, memory *os.File, t vmm.Template) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
@@ -203,7 +204,9 @@ func (m *machine) load(memory *os.File, t vmm.Template) {
 		}
 	}()
 	defer t.Close()
+	span := trace.Begin(ctx, "template's memory copied")
 	err := t.Copy(ctx, memory, t.Memory) // while QEMU starts
+	span.End()
 	memory.Close()
 	if err == nil {
 		err = m.loadState(ctx, t.State)
@@ -214,11 +217,14 @@ func (m *machine) load(memory *os.File, t vmm.Template) {
 }
 
 func (m *machine) loadState(ctx context.Context, state *os.File) error {
+	span := trace.Begin(ctx, "QEMU takes migrate-incoming")
 	stream, err := m.migrate(ctx, "migrate-incoming")
+	span.End()
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
+	defer trace.Begin(ctx, "state sent").End()
 	_, err = io.Copy(stream, io.NewSectionReader(state, 0, maxState))
 	return err
 }
