@@ -19,7 +19,7 @@ import (
 )
 
 // machineTime bounds a floor; a machine that does not end is an error.
-const machineTime = 2 * time.Minute
+const machineTime = 5 * time.Minute
 
 // floorConfig is runm's machine with another initramfs, another share and no
 // network.
@@ -63,6 +63,9 @@ func (b *bench) withMachine(ctx context.Context, cfg *vmm.Config, f func(context
 	defer cancel()
 	defer context.AfterFunc(ctx, m.Kill)()
 	err = f(ctx, m)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w, %v were allowed)", err, ctx.Err(), machineTime)
+	}
 	m.Kill()
 	if err = errors.Join(err, <-ended); err != nil {
 		return fmt.Errorf("bare machine: %w; console: %s", err, m.Console())
