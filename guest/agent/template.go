@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/containerd/ttrpc"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
@@ -63,9 +65,14 @@ func makeThreads() {
 
 // fillCaches has packages do what they do once, the first time, in every Hello and
 // Create: protobuf and JSON look at the types of what they decode (JSON also at
-// all types below the one that it encodes), specconv makes its tables.
+// all types below the one that it encodes), libcontainer makes tables and looks at
+// the kernel.
 func fillCaches() error {
 	specconv.KnownMountOptions()
+	cgroups.IsCgroup2UnifiedMode()
+	for _, ns := range configs.NamespaceTypes() {
+		configs.IsNamespaceSupported(ns)
+	}
 	messages := []proto.Message{&ttrpc.Request{}, &ttrpc.Response{}}
 	for list, i := api.File_agent_proto.Messages(), 0; i < list.Len(); i++ {
 		t, err := protoregistry.GlobalTypes.FindMessageByName(list.Get(i).FullName())
