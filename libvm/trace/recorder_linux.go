@@ -60,8 +60,17 @@ func (r *Recorder) Add(lane, name string, begin, end int64) {
 	}
 }
 
+// Child records the life of a process that has just ended, which records nothing
+// itself.
+func (r *Recorder) Child(pid int, name string, began int64) {
+	if r != nil {
+		r.Send(Event{Process: name, Pid: pid, Lane: MainLane, Name: name + " runs", Begin: began, End: Now()})
+	}
+}
+
 // Send records any event. It does not wait: a command that is stopped must not
-// hold up who works for it. Events that are lost are counted in the next one.
+// hold up who works for it. Events that are lost are counted in the
+// next one, if there is one.
 func (r *Recorder) Send(e Event) {
 	if r == nil {
 		return

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,11 +132,13 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// TestMany: processes that record at the same time do not mix their lines.
+// TestMany: processes that record at the same time do not mix their lines. What
+// they cannot get rid of in time they have counted.
 func TestMany(t *testing.T) {
 	const recorders, each = 8, 20
 	f, path := create(t, 0)
 	var wait sync.WaitGroup
+	var unsaid atomic.Int64
 	for i := range recorders {
 		fd, err := unix.Dup(int(f.Recorder.Out().Fd()))
 		if err != nil {
@@ -144,6 +147,7 @@ func TestMany(t *testing.T) {
 		r := NewRecorder(os.NewFile(uintptr(fd), "copy"), "p")
 		wait.Go(func() {
 			defer r.Close()
+			defer func() { unsaid.Add(r.dropped.Load()) }()
 			for range each {
 				r.Begin(string(rune('a'+i)), strings.Repeat("x", 1000)).End()
 			}
@@ -154,7 +158,7 @@ func TestMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	spans, _, lanes := read(t, path)
-	if got := len(spans) + dropped(spans); got != recorders*each || len(lanes) > recorders {
+	if got := len(spans) + dropped(spans) + int(unsaid.Load()); got != recorders*each || len(lanes) > recorders {
 		t.Errorf("%d spans of %d, %d lanes", got, recorders*each, len(lanes))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/undo"
 	"github.com/runm/runm/libvm/vmm"
 )
@@ -73,7 +74,7 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config, mem memory) (m *mach
 	if err != nil {
 		return nil, err
 	}
-	if err := d.launch(m, daemons, program{
+	if err := d.launch(ctx, m, daemons, program{
 		name: "QEMU", path: d.QEMU, args: args, files: in.files,
 		confine: func() error { return confine(qemuCaps(cfg, d.Host), []string{d.QEMU, cfg.Kernel, cfg.Initrd}) },
 	}, &u); err != nil {
@@ -159,7 +160,7 @@ func (d Driver) daemons(shares []vmm.Share, in *inherited, fds *FDs) ([]daemon, 
 
 // launch starts the daemons and QEMU without waiting for either: QEMU's
 // request is already in the daemon's queue.
-func (d Driver) launch(m *machine, daemons []daemon, qemu program, u *undo.Stack) error {
+func (d Driver) launch(ctx context.Context, m *machine, daemons []daemon, qemu program, u *undo.Stack) error {
 	u.Push(m.destroy)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -170,12 +171,14 @@ func (d Driver) launch(m *machine, daemons []daemon, qemu program, u *undo.Stack
 			name: "virtiofsd", path: d.Virtiofsd,
 			args:  VirtiofsdArgs(fs.share, firstFD, limit.Max),
 			files: []*os.File{fs.listener},
+			spans: trace.From(ctx),
 		})
 		if err != nil {
 			return err
 		}
 		m.daemons = append(m.daemons, p)
 	}
+	qemu.spans = trace.From(ctx)
 	var err error
 	m.qemu, err = launch(qemu)
 	return err

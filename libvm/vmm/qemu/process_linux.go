@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/runm/runm/libvm/trace"
 )
 
 const (
@@ -38,6 +40,8 @@ type program struct {
 	// confine, when set, runs on the thread that forks, just before, and may
 	// restrict it for good.
 	confine func() error
+	// spans gets the child's life; nil for nobody.
+	spans *trace.Recorder
 }
 
 // launch starts a child. Every child must be awaited through done.
@@ -51,7 +55,7 @@ func launch(prog program) (*process, error) {
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C"}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
-	go p.run(prog.confine, started)
+	go p.run(prog, started)
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("%s: %w", prog.name, err)
 	}
@@ -62,12 +66,13 @@ func launch(prog program) (*process, error) {
 // parent-death signal when the thread that forked ends, not when the process
 // does (prctl(2), PR_SET_PDEATHSIG). The thread is never unlocked, so it ends
 // with run: nothing else may run on what confine has left of it.
-func (p *process) run(confine func() error, started chan<- error) {
+func (p *process) run(prog program, started chan<- error) {
 	runtime.LockOSThread()
 	var err error
-	if confine != nil {
-		err = confine()
+	if prog.confine != nil {
+		err = prog.confine()
 	}
+	began := trace.Now()
 	if err == nil {
 		err = p.cmd.Start()
 	}
@@ -76,6 +81,7 @@ func (p *process) run(confine func() error, started chan<- error) {
 		return
 	}
 	p.err = p.cmd.Wait()
+	prog.spans.Child(p.pid(), p.name, began)
 	close(p.done)
 }
 
