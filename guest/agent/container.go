@@ -211,6 +211,7 @@ func (c *container) startProcess(ctx context.Context, p *proc) error {
 	c.reap.begin()
 	defer func() { c.reap.end(p.pid) }()
 	end := span(ctx, "process started, up to its execve")
+	done := phases(ctx, c.lc, p.lp)
 	start := c.lc.Start
 	if p.lp.Init {
 		start = func(lp *libcontainer.Process) error { return c.startInit(ctx, lp) }
@@ -218,6 +219,7 @@ func (c *container) startProcess(ctx context.Context, p *proc) error {
 	if err := start(p.lp); err != nil {
 		return err
 	}
+	done()
 	end()
 	pid, err := p.lp.Pid()
 	if err != nil {

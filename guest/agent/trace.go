@@ -89,8 +89,13 @@ func (t *traces) take(numbers []uint64) []*api.TracedCall {
 // span begins a span of the call whose context ctx is. It ends when the returned
 // function is called.
 func span(ctx context.Context, name string) (end func()) {
+	return recorderOf(ctx).span(name)
+}
+
+// recorderOf returns the recorder of the call whose context ctx is, nil for none.
+func recorderOf(ctx context.Context) *recorder {
 	r, _ := ctx.Value(recorderKey{}).(*recorder)
-	return r.span(name)
+	return r
 }
 
 func nothing() {}
@@ -113,7 +118,7 @@ func (r *recorder) add(spans ...*api.Span) {
 
 // booted adds what the agent did before anybody called, to the first call.
 func booted(ctx context.Context, boot *recorder) {
-	if r, _ := ctx.Value(recorderKey{}).(*recorder); r != nil && boot != nil {
+	if r := recorderOf(ctx); r != nil && boot != nil {
 		r.add(boot.call.Spans...)
 	}
 }

@@ -1612,10 +1612,12 @@ func (x *TracedCall) GetSpans() []*Span {
 }
 
 type Span struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Begin         int64                  `protobuf:"varint,2,opt,name=begin,proto3" json:"begin,omitempty"`
-	End           int64                  `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Begin int64                  `protobuf:"varint,2,opt,name=begin,proto3" json:"begin,omitempty"`
+	End   int64                  `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// init: what the container's init did, beside the agent.
+	Init          bool `protobuf:"varint,4,opt,name=init,proto3" json:"init,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1669,6 +1671,13 @@ func (x *Span) GetEnd() int64 {
 		return x.End
 	}
 	return 0
+}
+
+func (x *Span) GetInit() bool {
+	if x != nil {
+		return x.Init
+	}
+	return false
 }
 
 var File_agent_proto protoreflect.FileDescriptor
@@ -1777,11 +1786,12 @@ const file_agent_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x14\n" +
 	"\x05begin\x18\x02 \x01(\x03R\x05begin\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\x12)\n" +
-	"\x05spans\x18\x04 \x03(\v2\x13.runm.agent.v1.SpanR\x05spans\"B\n" +
+	"\x05spans\x18\x04 \x03(\v2\x13.runm.agent.v1.SpanR\x05spans\"V\n" +
 	"\x04Span\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05begin\x18\x02 \x01(\x03R\x05begin\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\x03R\x03end2\xbc\t\n" +
+	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x12\n" +
+	"\x04init\x18\x04 \x01(\bR\x04init2\xbc\t\n" +
 	"\x05Agent\x12B\n" +
 	"\x05Hello\x12\x1b.runm.agent.v1.HelloRequest\x1a\x1c.runm.agent.v1.HelloResponse\x12E\n" +
 	"\x06Create\x12\x1c.runm.agent.v1.CreateRequest\x1a\x1d.runm.agent.v1.CreateResponse\x12:\n" +

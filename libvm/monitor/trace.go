@@ -42,6 +42,9 @@ const (
 	laneOwner = "owner" // the owner's goroutine
 	laneBoot  = "boot"  // what makes the container
 	laneWait  = "wait"  // what sees it to its end
+	// laneInit is added to a lane for what the container's init does beside the
+	// agent.
+	laneInit = ": init"
 )
 
 // life is where the spans of the container's life go, nil for nowhere.
@@ -153,19 +156,23 @@ func guestEvents(made []call, said []*api.TracedCall) []trace.Event {
 	var events []trace.Event
 	for i, at := range offsets(pairs) {
 		c := pairs[i].call
-		add := func(name string, begin, end int64, args map[string]any) {
+		add := func(lane, name string, begin, end int64, args map[string]any) {
 			begin, end = max(begin+at.nanos, c.begin), min(end+at.nanos, c.end)
 			if begin <= end {
 				events = append(events, trace.Event{
-					Process: "guest", Pid: guestPid, Lane: c.lane, Name: clean(name[:min(len(name), maxName)]),
+					Process: "guest", Pid: guestPid, Lane: lane, Name: clean(name[:min(len(name), maxName)]),
 					Begin: begin, End: end, Args: args,
 				})
 			}
 		}
 		s := pairs[i].said
-		add(c.name, s.GetBegin(), s.GetEnd(), map[string]any{"clock": "± " + at.within.String()})
+		add(c.lane, c.name, s.GetBegin(), s.GetEnd(), map[string]any{"clock": "± " + at.within.String()})
 		for _, p := range s.GetSpans()[:min(len(s.GetSpans()), api.MaxSpans)] {
-			add(p.GetName(), p.GetBegin(), p.GetEnd(), nil)
+			lane := c.lane
+			if p.GetInit() {
+				lane += laneInit
+			}
+			add(lane, p.GetName(), p.GetBegin(), p.GetEnd(), nil)
 		}
 	}
 	return events

@@ -109,7 +109,7 @@ func checkGuest(spans []span) error {
 			continue
 		}
 		if !slices.ContainsFunc(spans, func(o span) bool {
-			return o.process == "monitor" && o.lane == s.lane && strings.HasPrefix(o.Name, "guest: ") && s.within(o)
+			return o.process == "monitor" && o.lane == strings.TrimSuffix(s.lane, ": init") && strings.HasPrefix(o.Name, "guest: ") && s.within(o)
 		}) {
 			return fmt.Errorf("%v is not within a call of the host's among %s", s, spans)
 		}
