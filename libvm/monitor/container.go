@@ -342,6 +342,12 @@ func (m *monitor) holderRuns(c *container, id proc.ID) error {
 	c.undo.Push(c.cgroup.Destroy)
 	c.state.Holder = id
 	c.undo.Push(c.endHolder)
+	if c.setup == m.setup {
+		// The machine's taps need not wait for the cgroup.
+		if err := m.findNamespace(id.Pid); err != nil {
+			return err
+		}
+	}
 	if err := c.cgroup.Join(id.Pid); err != nil {
 		return err
 	}
@@ -350,9 +356,6 @@ func (m *monitor) holderRuns(c *container, id proc.ID) error {
 		return err
 	}
 	if c.setup == m.setup {
-		if err := m.findNamespace(id.Pid); err != nil {
-			return err
-		}
 		close(m.joined)
 	}
 	c.log.Debug("holder is in the cgroup")

@@ -167,10 +167,15 @@ func (m *monitor) machineGone(err error) {
 
 // endMachine ends everything that containers share. The last one's end does.
 func (m *monitor) endMachine() {
+	closed := make(chan struct{})
+	go func() { // some of both is waiting in the kernel
+		defer close(closed)
+		m.wiring.close()
+	}()
 	if m.guest != nil {
 		m.guest.end()
 	}
-	m.wiring.close()
+	<-closed
 }
 
 // last says whether c is the only container left.

@@ -48,8 +48,9 @@ type nic struct {
 }
 
 // Open makes a tap for each NIC in ns, which it takes over, also when it fails.
-// The taps' files are for the VMM, in the order of macs, and live or die with
-// it: the caller closes them.
+// The taps' files are for the VMM, in the order of macs: the caller closes them.
+// Without anybody who has its file, as when monitor and VMM are killed, a tap is
+// gone, too.
 func Open(ns *Namespace, macs []net.HardwareAddr) (_ *Network, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
@@ -81,7 +82,8 @@ func Open(ns *Namespace, macs []net.HardwareAddr) (_ *Network, files []*os.File,
 // Namespace is the container's.
 func (n *Network) Namespace() *Namespace { return n.ns }
 
-// Close gives up the namespace: what was done to its interfaces is undone.
+// Close gives up the namespace: what was done to its interfaces is undone, and
+// the taps are deleted, also from under a VMM.
 func (n *Network) Close() error {
 	var errs []error
 	for _, c := range n.nics {
@@ -90,7 +92,7 @@ func (n *Network) Close() error {
 		}
 	}
 	n.reader.close()
-	return errors.Join(append(errs, n.ns.Close())...)
+	return errors.Join(append(errs, n.ns.Do(deleteTaps), n.ns.Close())...)
 }
 
 // Sync makes the guest's network what the namespace's is. It may be called
