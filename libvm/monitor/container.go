@@ -336,11 +336,12 @@ func (m *monitor) commit(c *container) {
 	}
 }
 
-// holderRuns puts the holder into the cgroup and writes down who it is.
+// holderRuns writes down who the holder is and puts it into the cgroup: in this
+// order, for whoever cleans up after a monitor that is killed meanwhile.
 func (m *monitor) holderRuns(c *container, id proc.ID) error {
 	defer c.trace.Begin(laneOwner, "holder joins its cgroup").End()
 	c.undo.Push(c.cgroup.Destroy)
-	c.state.Holder = id
+	c.state.Holder, c.state.CgroupPaths = id, c.cgroup.Paths()
 	c.undo.Push(c.endHolder)
 	if c.setup == m.setup {
 		// The machine's taps need not wait for the cgroup.
@@ -348,11 +349,10 @@ func (m *monitor) holderRuns(c *container, id proc.ID) error {
 			return err
 		}
 	}
-	if err := c.cgroup.Join(id.Pid); err != nil {
+	if err := c.dir.Save(c.state); err != nil {
 		return err
 	}
-	c.state.CgroupPaths = c.cgroup.Paths()
-	if err := c.dir.Save(c.state); err != nil {
+	if err := c.cgroup.Join(id.Pid); err != nil {
 		return err
 	}
 	if c.setup == m.setup {
