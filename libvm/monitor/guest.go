@@ -117,8 +117,30 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 			"agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)}
 	}
 	// Hello's time is that of the machine's start: it waited for the agent.
-	if _, err := g.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: time.Now().UnixNano()}); err != nil {
+	if err := g.setClock(ctx); err != nil {
 		return fmt.Errorf("set the guest's clock: %w", rpcError(err))
+	}
+	return nil
+}
+
+// The guest's clock is behind by the time that SetClock is on its way there. On
+// a host that is busy that can be long, and is another time the next time.
+const (
+	clockError = 10 * time.Millisecond
+	clockTries = 10
+)
+
+// setClock sets the guest's clock to the host's, until it is known to be behind
+// by no more than clockError.
+func (g *guest) setClock(ctx context.Context) error {
+	for range clockTries {
+		now := time.Now()
+		if _, err := g.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: now.UnixNano()}); err != nil {
+			return err
+		}
+		if time.Since(now) <= clockError {
+			break
+		}
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -143,7 +142,7 @@ func (m *monitor) thaw(c *container, reply func(Reply)) {
 			}
 		}
 		if err == nil {
-			_, err = m.guest.agent.SetClock(ctx, &api.SetClockRequest{UnixNano: time.Now().UnixNano()})
+			err = m.guest.setClock(ctx)
 		}
 		if err == nil && frozen {
 			_, err = m.guest.agent.Resume(ctx, &api.ContainerRequest{Id: c.id})
