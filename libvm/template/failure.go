@@ -67,7 +67,11 @@ func (s Store) noteFailure(key string, cause error) error {
 	if err == nil {
 		err = root.WriteFile(failureFile, data, 0o600)
 	}
-	return err
+	if err != nil {
+		_ = root.Remove(failureFile) // half of one
+		return fmt.Errorf("templates: %w", err)
+	}
+	return nil
 }
 
 // failedLately says whether it is too soon to try that shape again.

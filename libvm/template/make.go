@@ -14,9 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/vmm"
 )
+
+// Parameter tells the guest's agent that its machine will be saved.
+const Parameter = "runm.template"
 
 // Make makes the template of cfg's shape, unless it is there: it boots a machine
 // without a container, saves it and ends it. Only one process makes a template
@@ -179,7 +181,7 @@ func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.
 // machine is cfg with an empty share, and told what it is for.
 func machine(cfg *vmm.Config, share string) *vmm.Config {
 	c := *cfg
-	c.Cmdline = append([]string{api.TemplateParameter}, cfg.Cmdline...)
+	c.Cmdline = append([]string{Parameter}, cfg.Cmdline...)
 	c.Shares = append([]vmm.Share(nil), cfg.Shares...)
 	for i := range c.Shares {
 		c.Shares[i].Path = share
@@ -214,12 +216,21 @@ func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, 
 	if err == nil {
 		err = m.Save(ctx, state)
 	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	if err != nil {
+		// That the machine has ended may be heard of later, and says more.
+		select {
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-time.After(endGrace):
+		}
 	}
 	m.Kill()
 	return errors.Join(err, <-ended)
 }
+
+// endGrace is how long a machine that does not do what it should may take to
+// end, and to say why.
+const endGrace = time.Second
 
 // The guest gives back what it does not use (free page reporting), 2 s after it
 // was freed (Linux, mm/page_reporting.c): what every clone would copy. Nobody

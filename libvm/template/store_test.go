@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -113,7 +112,7 @@ func TestMakeAndFind(t *testing.T) {
 		t.Errorf("of an empty store: %v, want %v", err, ErrNotExist)
 	}
 	d := makeOne(t, s, 'a')
-	if got := strings.Join(d.cfg.Cmdline, " "); got != api.TemplateParameter+" quiet" {
+	if got := strings.Join(d.cfg.Cmdline, " "); got != Parameter+" quiet" {
 		t.Errorf("the machine's command line is %q", got)
 	}
 	if left, err := os.ReadDir(s.Dir); err != nil || len(left) != 2 {
