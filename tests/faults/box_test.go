@@ -125,6 +125,11 @@ func (b *box) try(args ...string) result {
 // finish runs cmd to its end and to that of its output.
 func (b *box) finish(cmd *exec.Cmd) result {
 	b.t.Helper()
+	return b.finishIn(commandTime, cmd)
+}
+
+func (b *box) finishIn(limit time.Duration, cmd *exec.Cmd) result {
+	b.t.Helper()
 	var stdout, stderr bytes.Buffer
 	if cmd.Stdout == nil {
 		cmd.Stdout = &stdout
@@ -133,7 +138,7 @@ func (b *box) finish(cmd *exec.Cmd) result {
 		cmd.Stderr = &stderr
 	}
 	b.must(cmd.Start())
-	code := b.end(cmd, commandTime)
+	code := b.end(cmd, limit)
 	return result{code, stdout.String(), stderr.String()}
 }
 

@@ -41,6 +41,8 @@ func do(args []string) error {
 		return dirty(args[1])
 	case "eat":
 		return eat(args[1])
+	case "identity":
+		return identity()
 	case "now":
 		fmt.Println(time.Now().UnixNano())
 		return nil
