@@ -3,7 +3,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -49,7 +48,7 @@ func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 		Accel:     h.Accel,
 		Kernel:    h.Kernel,
 		Initrd:    h.Initrd,
-		Cmdline:   slices.Concat(api.Environment, c.KernelParams),
+		Cmdline:   c.KernelParams,
 		Shares:    []vmm.Share{{Type: h.Share, Tag: api.ShareTag}},
 		NICs:      nics,
 	}
