@@ -48,11 +48,18 @@ func warm(t *testing.T, options string) store {
 		}
 	}
 	s := store{newBox(t), filepath.Join(parent, "templates")}
-	s.installed(fmt.Sprintf("template_dir = %q\n", s.dir))
+	s.installed("")
+	s.configure("")
 	// Its commands have a mount namespace each, for installed's /etc.
 	s.runm = append([]string{"unshare", "--mount"}, s.runm...)
 	t.Cleanup(s.quiet)
 	return s
+}
+
+// configure adds to the configuration.
+func (s store) configure(more string) {
+	s.t.Helper()
+	s.must(os.WriteFile(s.path("etc/runm/config.toml"), fmt.Appendf(nil, "template_dir = %q\n%s", s.dir, more), 0o644))
 }
 
 // builders are the processes that make templates for the box, of whom nobody
@@ -492,4 +499,25 @@ func TestTemplateOnATerminal(t *testing.T) {
 		t.Errorf("status %d: %s", r.code, r.stdout)
 	}
 	contains(t, r.stdout, "booting a machine with CPUs: 1, memory: 512 MiB", "ready after ")
+}
+
+// A clone that never answers costs half of the time that there is, and the
+// machine is booted in the other.
+func TestCloneHangs(t *testing.T) {
+	t.Parallel()
+	s := warm(t, "")
+	_, qemu, _ := strings.Cut(s.runs("check"), "  qemu         ")
+	qemu, _, found := strings.Cut(qemu, ": ")
+	if !found {
+		t.Fatal("check does not name QEMU")
+	}
+	s.replace(s.path("qemu"), fmt.Appendf(nil, "#!/bin/sh\ncase \"$*\" in *-incoming*) exec sleep 1000; esac\nexec '%s' \"$@\"\n", qemu))
+	s.configure(fmt.Sprintf("qemu = %q\nboot_timeout_seconds = 30\n", s.path("qemu")))
+	s.make()
+	s.boot("is removed, and the machine booted", "qmp greeting: ", "timeout")
+	s.quiet()
+	if all := s.list(); len(all) != 0 {
+		t.Errorf("made again: %+v", all)
+	}
+	s.wantNothing()
 }
