@@ -194,7 +194,8 @@ func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (*ma
 // load lets a machine that waits for it go on where t was saved. One that
 // cannot be loaded is ended, with the reason for Wait.
 func (m *machine) load(ctx context.Context, memory *os.File, t vmm.Template) {
-	ctx, cancel := context.WithCancel(ctx)
+	// How long is enough the caller says, who ends the machine then.
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	go func() {
 		select {
@@ -228,6 +229,9 @@ func (m *machine) loadState(ctx context.Context, state *os.File) error {
 	_, err = io.Copy(stream, io.NewSectionReader(state, 0, maxState))
 	return err
 }
+
+// loadTimeout bounds what nobody else does.
+const loadTimeout = time.Hour
 
 // maxState bounds the state of a machine in bytes: ten times what it ever was.
 const maxState = 4 << 20
