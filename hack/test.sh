@@ -17,7 +17,7 @@ mkdir -p _output
 go build -o _output/summary ./hack/summary
 runm=_output/bin/runm
 templates() { if [ -x "$runm" ]; then "$runm" template list 2>/dev/null | awk 'NR > 1 { print $1 }'; fi; }
-before=$(templates)
+before=$(templates || true) # a store that is refused has none
 # builders are those of this build that still make one; others' are not waited for.
 builders() {
 	for pid in $(pgrep -x runm-template); do
@@ -28,7 +28,7 @@ builders() {
 tidy() {
 	local key n=0
 	while builders && [ "$n" -lt 120 ]; do sleep 1; n=$((n + 1)); done
-	for key in $(templates); do
+	for key in $(templates || true); do
 		case " ${before//$'\n'/ } " in
 		*" $key "*) ;;
 		*) "$runm" template remove "$key" || true ;; # another may have been faster
