@@ -13,11 +13,11 @@ import (
 
 // What guest/patches/runc-trace.patch adds to libcontainer.
 
-// phases has the start of lp, an init, recorded with the call. done is called when
+// phases has the start of lp recorded with the call. done is called when
 // it has been started.
 func phases(ctx context.Context, lc *libcontainer.Container, lp *libcontainer.Process) (done func()) {
 	r := recorderOf(ctx)
-	if r == nil || !lp.Init {
+	if r == nil {
 		return nothing
 	}
 	lp.Phases = &libcontainer.Phases{}

@@ -1616,7 +1616,7 @@ type Span struct {
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Begin int64                  `protobuf:"varint,2,opt,name=begin,proto3" json:"begin,omitempty"`
 	End   int64                  `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
-	// init: what the container's init did, beside the agent.
+	// init: what a process did before its execve, beside the agent.
 	Init          bool `protobuf:"varint,4,opt,name=init,proto3" json:"init,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
