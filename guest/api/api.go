@@ -26,6 +26,12 @@ const TraceKey = "runm-trace"
 // MaxSpans bounds what a recorded call has.
 const MaxSpans = 64
 
+// Environment is what the agent wants in its environment: the kernel gives process
+// 1 the words of its command line that it does not know and that have a value.
+// Emulated, a goroutine often runs for longer than the 10 ms after which Go's
+// scheduler would interrupt it by a signal; none of the agent's computes.
+var Environment = []string{"GODEBUG=asyncpreemptoff=1"}
+
 // ShareTag names the one share of a machine.
 const ShareTag = "runm"
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -48,7 +49,7 @@ func (p *Plan) machine(s *specs.Spec, c config.Config, h Host) error {
 		Accel:     h.Accel,
 		Kernel:    h.Kernel,
 		Initrd:    h.Initrd,
-		Cmdline:   c.KernelParams,
+		Cmdline:   slices.Concat(api.Environment, c.KernelParams),
 		Shares:    []vmm.Share{{Type: h.Share, Tag: api.ShareTag}},
 		NICs:      nics,
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -122,6 +123,30 @@ func TestTurns(t *testing.T) {
 	}
 	if _, err := b.turns(&s, []contender{{name: "d", take: func() (float64, error) { return 0, broken }}}); !errors.Is(err, broken) {
 		t.Errorf("a contender that may not fail: %v", err)
+	}
+}
+
+// TestCPU: the time of a process that outlives the command that started it counts
+// as the command's, and a process that was there before is not waited for.
+func TestCPU(t *testing.T) {
+	if err := adoptOrphans(); err != nil {
+		t.Fatal(err)
+	}
+	there := exec.Command("sleep", "1000")
+	if err := there.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = there.Process.Kill()
+		_ = there.Wait()
+	}()
+	const orphan = "(i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) &"
+	seconds, err := cpu(func() error { return exec.Command("sh", "-c", orphan).Run() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alone, err := cpu(func() error { return exec.Command("sh", "-c", ":").Run() }); err != nil || seconds < 5*alone || seconds < 0.01 {
+		t.Errorf("100,000 rounds in the background took %v s, nothing at all %v s (%v)", seconds, alone, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -242,15 +243,33 @@ func sharedFiles(pids []int) (mib float64, err error) {
 	return mib, nil
 }
 
-// descendants are the pids that parent's threads have started, and theirs.
+// descendants are the pids that parent has started, and theirs.
 func descendants(parent int) ([]int, error) {
+	pids, err := children(parent)
+	if err != nil {
+		return nil, err
+	}
+	for _, pid := range slices.Clone(pids) {
+		more, err := descendants(pid)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, more...)
+	}
+	return pids, nil
+}
+
+// children are the pids that parent's threads have started.
+func children(parent int) (pids []int, err error) {
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	if err != nil {
 		return nil, err
 	}
-	var pids []int
 	for _, list := range lists {
 		text, err := os.ReadFile(list)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // the thread has ended: another has its children
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -259,11 +278,7 @@ func descendants(parent int) ([]int, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", list, err)
 			}
-			more, err := descendants(pid)
-			if err != nil {
-				return nil, err
-			}
-			pids = append(append(pids, pid), more...)
+			pids = append(pids, pid)
 		}
 	}
 	return pids, nil

@@ -5,6 +5,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,12 +64,17 @@ func adoptOrphans() error {
 	return nil
 }
 
-// cpu calls f, which must end all processes that it starts, and returns the
-// seconds of processor time that they took, with their children. Other load on
-// the machine disturbs it much less than the clock. Nothing else may start or
-// wait for processes meanwhile.
+// cpu calls f and returns the seconds of processor time that the processes took
+// which it started, with their children. They must all end by themselves: those
+// that live on when f returns, as monitors do that have only their own end to
+// see to, are waited for. Other load on the machine disturbs it much less than the
+// clock. Nothing else may start or wait for processes meanwhile.
 func cpu(f func() error) (float64, error) {
 	reap() // what an earlier measure left counts as its own
+	there, err := children(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
 	before, err := childrenTime()
 	if err != nil {
 		return 0, err
@@ -75,9 +82,33 @@ func cpu(f func() error) (float64, error) {
 	if err := f(); err != nil {
 		return 0, err
 	}
-	reap()
+	if err := awaitOthers(there); err != nil {
+		return 0, err
+	}
 	after, err := childrenTime()
 	return (after - before).Seconds(), err
+}
+
+// endTime bounds the end of what f of cpu started.
+const endTime = time.Minute
+
+// awaitOthers returns when there are no children but those that were there, and
+// reaps the others.
+func awaitOthers(there []int) error {
+	for deadline := time.Now().Add(endTime); ; time.Sleep(time.Millisecond) {
+		reap()
+		now, err := children(os.Getpid())
+		if err != nil {
+			return err
+		}
+		now = slices.DeleteFunc(now, func(pid int) bool { return slices.Contains(there, pid) })
+		if len(now) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v still run %v after the command", now, endTime)
+		}
+	}
 }
 
 // reap waits for the orphans that have ended.

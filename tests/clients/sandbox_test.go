@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/runm/runm/tests/internal/leak"
 )
 
 // setUp makes the sandbox from inside: mounts that nobody else sees, and
@@ -212,6 +214,9 @@ func (s *sandbox) look() facts {
 	for _, dir := range processes {
 		if its, err := os.Readlink(dir + "/ns/pid"); err != nil || (its != ns && !s.inside(dir)) {
 			continue // a zombie, which has none, counts as gone
+		}
+		if number, err := strconv.Atoi(filepath.Base(dir)); err != nil || leak.MakesTemplate(number) {
+			continue
 		}
 		line, _ := os.ReadFile(dir + "/cmdline")
 		// Without its number: a use may start the daemon again.

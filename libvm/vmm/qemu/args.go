@@ -19,9 +19,14 @@ const (
 	// agentChardev is QEMU's name for the stream's own end.
 	agentChardev = "agent"
 
-	// tcgCacheMiB bounds TCG's translated code. QEMU would take up to 1 GiB
-	// of the container's memory; 64 MiB booted as fast as the default.
-	tcgCacheMiB = 128
+	// What TCG keeps of its translations at most, in MiB; it starts again when
+	// that is full, and never gives it back. QEMU would take up to 1 GiB of the
+	// container's memory. A boot fills 50, a clone's first container 26; with
+	// half of the former a boot takes a quarter longer, and programs that run
+	// are no slower with 32 than with 128 (docs/performance.md).
+	tcgBootMiB  = 64
+	tcgCloneMiB = 32
+	tcgCPUMiB   = 16 // for each vCPU but the first
 
 	// maxTransports is how many virtio devices a machine can have: microvm
 	// without ACPI has 8 virtio-mmio slots (hw/i386/microvm.c), arm64's virt
@@ -154,7 +159,7 @@ func (a *args) machine(cfg *vmm.Config, host Host, fds FDs) {
 	if cfg.Accel == vmm.AccelKVM {
 		a.add("-accel", "kvm", "-cpu", "host")
 	} else {
-		a.add("-accel", fmt.Sprintf("tcg,tb-size=%d", tcgCacheMiB), "-cpu", tcgCPU(host.Arch))
+		a.add("-accel", fmt.Sprintf("tcg,tb-size=%d", tcgMiB(cfg.CPUs, fds.Incoming)), "-cpu", tcgCPU(host.Arch))
 	}
 	a.add("-smp", strconv.Itoa(cfg.CPUs), "-m", fmt.Sprintf("%dM", cfg.MemoryMiB))
 	a.add("-object", fmt.Sprintf("%s,size=%dM", memoryBackend(cfg, fds), cfg.MemoryMiB))
@@ -193,6 +198,15 @@ func (a *args) kernel(cfg *vmm.Config, host Host, fds FDs) {
 	}
 	a.add("-kernel", fdPath(fds.Kernel), "-initrd", fdPath(fds.Initrd))
 	a.add("-append", strings.Join(append(cmdline(cfg, host), cfg.Cmdline...), " "))
+}
+
+// tcgMiB is the size of TCG's translation buffer.
+func tcgMiB(cpus int, clone bool) int {
+	size := tcgBootMiB
+	if clone {
+		size = tcgCloneMiB
+	}
+	return size + (cpus-1)*tcgCPUMiB
 }
 
 // tcgCPU is the CPU that TCG emulates. One with fast string operations makes

@@ -23,7 +23,7 @@ func (s *Scope) processes() ([]string, error) {
 	var left []string
 	for _, dir := range dirs {
 		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil || slices.Contains(family, pid) || !alive(dir) || makesTemplate(pid) {
+		if err != nil || slices.Contains(family, pid) || !alive(dir) || MakesTemplate(pid) {
 			continue
 		}
 		if why := s.trace(dir); why != "" {
@@ -33,10 +33,10 @@ func (s *Scope) processes() ([]string, error) {
 	return left, nil
 }
 
-// makesTemplate says whether a process is, or belongs to, one that makes a
+// MakesTemplate says whether a process is, or belongs to, one that makes a
 // template in the background. It outlives, on purpose, the create that started
 // it, and is nobody's: it has only the PATH of its environment.
-func makesTemplate(pid int) bool {
+func MakesTemplate(pid int) bool {
 	return slices.ContainsFunc(ancestors(pid), func(p int) bool {
 		return command(filepath.Join("/proc", strconv.Itoa(p))) == "runm-template"
 	})
