@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/containerd/ttrpc"
 	"github.com/opencontainers/runc/libcontainer"
@@ -363,11 +364,11 @@ func (s *server) Update(_ context.Context, req *api.UpdateRequest) (*api.Empty, 
 	return s.do(req.GetId(), func(c *container) error { return c.update(req.GetResources()) })
 }
 
-func (s *server) SetClock(_ context.Context, req *api.SetClockRequest) (*api.Empty, error) {
-	if err := setClock(req.GetUnixNano()); err != nil {
+func (s *server) SetClock(_ context.Context, req *api.SetClockRequest) (*api.SetClockResponse, error) {
+	if err := stepClock(time.Duration(req.GetStepNano())); err != nil {
 		return nil, err
 	}
-	return &api.Empty{}, nil
+	return &api.SetClockResponse{UnixNano: time.Now().UnixNano()}, nil
 }
 
 func (s *server) Delete(_ context.Context, req *api.ContainerRequest) (*api.Empty, error) {

@@ -1211,8 +1211,9 @@ func (x *UpdateRequest) GetResources() []byte {
 }
 
 type SetClockRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	UnixNano      int64                  `protobuf:"varint,1,opt,name=unix_nano,json=unixNano,proto3" json:"unix_nano,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// step_nano is by how many nanoseconds; 0 only asks. It is exact to 1 us.
+	StepNano      int64 `protobuf:"varint,1,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1247,7 +1248,52 @@ func (*SetClockRequest) Descriptor() ([]byte, []int) {
 	return file_agent_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *SetClockRequest) GetUnixNano() int64 {
+func (x *SetClockRequest) GetStepNano() int64 {
+	if x != nil {
+		return x.StepNano
+	}
+	return 0
+}
+
+type SetClockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// unix_nano is the clock in nanoseconds since 1970 UTC.
+	UnixNano      int64 `protobuf:"varint,1,opt,name=unix_nano,json=unixNano,proto3" json:"unix_nano,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetClockResponse) Reset() {
+	*x = SetClockResponse{}
+	mi := &file_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetClockResponse) ProtoMessage() {}
+
+func (x *SetClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetClockResponse.ProtoReflect.Descriptor instead.
+func (*SetClockResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetClockResponse) GetUnixNano() int64 {
 	if x != nil {
 		return x.UnixNano
 	}
@@ -1266,7 +1312,7 @@ type RtnetlinkRequest struct {
 
 func (x *RtnetlinkRequest) Reset() {
 	*x = RtnetlinkRequest{}
-	mi := &file_agent_proto_msgTypes[20]
+	mi := &file_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1324,7 @@ func (x *RtnetlinkRequest) String() string {
 func (*RtnetlinkRequest) ProtoMessage() {}
 
 func (x *RtnetlinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[20]
+	mi := &file_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1337,7 @@ func (x *RtnetlinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RtnetlinkRequest.ProtoReflect.Descriptor instead.
 func (*RtnetlinkRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RtnetlinkRequest) GetMessages() [][]byte {
@@ -1311,7 +1357,7 @@ type RtnetlinkResponse struct {
 
 func (x *RtnetlinkResponse) Reset() {
 	*x = RtnetlinkResponse{}
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1369,7 @@ func (x *RtnetlinkResponse) String() string {
 func (*RtnetlinkResponse) ProtoMessage() {}
 
 func (x *RtnetlinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1382,7 @@ func (x *RtnetlinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RtnetlinkResponse.ProtoReflect.Descriptor instead.
 func (*RtnetlinkResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RtnetlinkResponse) GetErrnos() []uint32 {
@@ -1356,7 +1402,7 @@ type ResolverRequest struct {
 
 func (x *ResolverRequest) Reset() {
 	*x = ResolverRequest{}
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1414,7 @@ func (x *ResolverRequest) String() string {
 func (*ResolverRequest) ProtoMessage() {}
 
 func (x *ResolverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1427,7 @@ func (x *ResolverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolverRequest.ProtoReflect.Descriptor instead.
 func (*ResolverRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResolverRequest) GetStream() uint32 {
@@ -1403,7 +1449,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1461,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1474,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConnectRequest) GetStream() uint32 {
@@ -1462,7 +1508,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_agent_proto_msgTypes[24]
+	mi := &file_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1520,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[24]
+	mi := &file_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1533,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TraceRequest) GetCalls() []uint64 {
@@ -1506,7 +1552,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_agent_proto_msgTypes[25]
+	mi := &file_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1564,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[25]
+	mi := &file_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1577,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TraceResponse) GetCalls() []*TracedCall {
@@ -1555,7 +1601,7 @@ type TracedCall struct {
 
 func (x *TracedCall) Reset() {
 	*x = TracedCall{}
-	mi := &file_agent_proto_msgTypes[26]
+	mi := &file_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1613,7 @@ func (x *TracedCall) String() string {
 func (*TracedCall) ProtoMessage() {}
 
 func (x *TracedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[26]
+	mi := &file_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1626,7 @@ func (x *TracedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedCall.ProtoReflect.Descriptor instead.
 func (*TracedCall) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TracedCall) GetCall() uint64 {
@@ -1624,7 +1670,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_agent_proto_msgTypes[27]
+	mi := &file_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1682,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[27]
+	mi := &file_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1695,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Span) GetName() string {
@@ -1766,6 +1812,8 @@ const file_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\".\n" +
 	"\x0fSetClockRequest\x12\x1b\n" +
+	"\tstep_nano\x18\x01 \x01(\x03R\bstepNano\"/\n" +
+	"\x10SetClockResponse\x12\x1b\n" +
 	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\".\n" +
 	"\x10RtnetlinkRequest\x12\x1a\n" +
 	"\bmessages\x18\x01 \x03(\fR\bmessages\"+\n" +
@@ -1791,7 +1839,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05begin\x18\x02 \x01(\x03R\x05begin\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x12\n" +
-	"\x04init\x18\x04 \x01(\bR\x04init2\xbc\t\n" +
+	"\x04init\x18\x04 \x01(\bR\x04init2\xc7\t\n" +
 	"\x05Agent\x12B\n" +
 	"\x05Hello\x12\x1b.runm.agent.v1.HelloRequest\x1a\x1c.runm.agent.v1.HelloResponse\x12E\n" +
 	"\x06Create\x12\x1c.runm.agent.v1.CreateRequest\x1a\x1d.runm.agent.v1.CreateResponse\x12:\n" +
@@ -1804,8 +1852,8 @@ const file_agent_proto_rawDesc = "" +
 	"\x06Resume\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12N\n" +
 	"\tProcesses\x12\x1f.runm.agent.v1.ContainerRequest\x1a .runm.agent.v1.ProcessesResponse\x12F\n" +
 	"\x05Stats\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x1c.runm.agent.v1.StatsResponse\x12<\n" +
-	"\x06Update\x12\x1c.runm.agent.v1.UpdateRequest\x1a\x14.runm.agent.v1.Empty\x12@\n" +
-	"\bSetClock\x12\x1e.runm.agent.v1.SetClockRequest\x1a\x14.runm.agent.v1.Empty\x12?\n" +
+	"\x06Update\x12\x1c.runm.agent.v1.UpdateRequest\x1a\x14.runm.agent.v1.Empty\x12K\n" +
+	"\bSetClock\x12\x1e.runm.agent.v1.SetClockRequest\x1a\x1f.runm.agent.v1.SetClockResponse\x12?\n" +
 	"\x06Delete\x12\x1f.runm.agent.v1.ContainerRequest\x1a\x14.runm.agent.v1.Empty\x12N\n" +
 	"\tRtnetlink\x12\x1f.runm.agent.v1.RtnetlinkRequest\x1a .runm.agent.v1.RtnetlinkResponse\x12@\n" +
 	"\bResolver\x12\x1e.runm.agent.v1.ResolverRequest\x1a\x14.runm.agent.v1.Empty\x12>\n" +
@@ -1824,7 +1872,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_agent_proto_goTypes = []any{
 	(*Empty)(nil),             // 0: runm.agent.v1.Empty
 	(*ContainerRequest)(nil),  // 1: runm.agent.v1.ContainerRequest
@@ -1846,22 +1894,23 @@ var file_agent_proto_goTypes = []any{
 	(*StatsResponse)(nil),     // 17: runm.agent.v1.StatsResponse
 	(*UpdateRequest)(nil),     // 18: runm.agent.v1.UpdateRequest
 	(*SetClockRequest)(nil),   // 19: runm.agent.v1.SetClockRequest
-	(*RtnetlinkRequest)(nil),  // 20: runm.agent.v1.RtnetlinkRequest
-	(*RtnetlinkResponse)(nil), // 21: runm.agent.v1.RtnetlinkResponse
-	(*ResolverRequest)(nil),   // 22: runm.agent.v1.ResolverRequest
-	(*ConnectRequest)(nil),    // 23: runm.agent.v1.ConnectRequest
-	(*TraceRequest)(nil),      // 24: runm.agent.v1.TraceRequest
-	(*TraceResponse)(nil),     // 25: runm.agent.v1.TraceResponse
-	(*TracedCall)(nil),        // 26: runm.agent.v1.TracedCall
-	(*Span)(nil),              // 27: runm.agent.v1.Span
+	(*SetClockResponse)(nil),  // 20: runm.agent.v1.SetClockResponse
+	(*RtnetlinkRequest)(nil),  // 21: runm.agent.v1.RtnetlinkRequest
+	(*RtnetlinkResponse)(nil), // 22: runm.agent.v1.RtnetlinkResponse
+	(*ResolverRequest)(nil),   // 23: runm.agent.v1.ResolverRequest
+	(*ConnectRequest)(nil),    // 24: runm.agent.v1.ConnectRequest
+	(*TraceRequest)(nil),      // 25: runm.agent.v1.TraceRequest
+	(*TraceResponse)(nil),     // 26: runm.agent.v1.TraceResponse
+	(*TracedCall)(nil),        // 27: runm.agent.v1.TracedCall
+	(*Span)(nil),              // 28: runm.agent.v1.Span
 }
 var file_agent_proto_depIdxs = []int32{
 	4,  // 0: runm.agent.v1.HelloResponse.nics:type_name -> runm.agent.v1.NIC
 	5,  // 1: runm.agent.v1.CreateRequest.stdio:type_name -> runm.agent.v1.Stdio
 	5,  // 2: runm.agent.v1.ExecRequest.stdio:type_name -> runm.agent.v1.Stdio
 	15, // 3: runm.agent.v1.ProcessesResponse.processes:type_name -> runm.agent.v1.Process
-	26, // 4: runm.agent.v1.TraceResponse.calls:type_name -> runm.agent.v1.TracedCall
-	27, // 5: runm.agent.v1.TracedCall.spans:type_name -> runm.agent.v1.Span
+	27, // 4: runm.agent.v1.TraceResponse.calls:type_name -> runm.agent.v1.TracedCall
+	28, // 5: runm.agent.v1.TracedCall.spans:type_name -> runm.agent.v1.Span
 	2,  // 6: runm.agent.v1.Agent.Hello:input_type -> runm.agent.v1.HelloRequest
 	6,  // 7: runm.agent.v1.Agent.Create:input_type -> runm.agent.v1.CreateRequest
 	8,  // 8: runm.agent.v1.Agent.Start:input_type -> runm.agent.v1.StartRequest
@@ -1876,10 +1925,10 @@ var file_agent_proto_depIdxs = []int32{
 	18, // 17: runm.agent.v1.Agent.Update:input_type -> runm.agent.v1.UpdateRequest
 	19, // 18: runm.agent.v1.Agent.SetClock:input_type -> runm.agent.v1.SetClockRequest
 	1,  // 19: runm.agent.v1.Agent.Delete:input_type -> runm.agent.v1.ContainerRequest
-	20, // 20: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
-	22, // 21: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
-	23, // 22: runm.agent.v1.Agent.Connect:input_type -> runm.agent.v1.ConnectRequest
-	24, // 23: runm.agent.v1.Agent.Trace:input_type -> runm.agent.v1.TraceRequest
+	21, // 20: runm.agent.v1.Agent.Rtnetlink:input_type -> runm.agent.v1.RtnetlinkRequest
+	23, // 21: runm.agent.v1.Agent.Resolver:input_type -> runm.agent.v1.ResolverRequest
+	24, // 22: runm.agent.v1.Agent.Connect:input_type -> runm.agent.v1.ConnectRequest
+	25, // 23: runm.agent.v1.Agent.Trace:input_type -> runm.agent.v1.TraceRequest
 	3,  // 24: runm.agent.v1.Agent.Hello:output_type -> runm.agent.v1.HelloResponse
 	7,  // 25: runm.agent.v1.Agent.Create:output_type -> runm.agent.v1.CreateResponse
 	0,  // 26: runm.agent.v1.Agent.Start:output_type -> runm.agent.v1.Empty
@@ -1892,12 +1941,12 @@ var file_agent_proto_depIdxs = []int32{
 	16, // 33: runm.agent.v1.Agent.Processes:output_type -> runm.agent.v1.ProcessesResponse
 	17, // 34: runm.agent.v1.Agent.Stats:output_type -> runm.agent.v1.StatsResponse
 	0,  // 35: runm.agent.v1.Agent.Update:output_type -> runm.agent.v1.Empty
-	0,  // 36: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.Empty
+	20, // 36: runm.agent.v1.Agent.SetClock:output_type -> runm.agent.v1.SetClockResponse
 	0,  // 37: runm.agent.v1.Agent.Delete:output_type -> runm.agent.v1.Empty
-	21, // 38: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
+	22, // 38: runm.agent.v1.Agent.Rtnetlink:output_type -> runm.agent.v1.RtnetlinkResponse
 	0,  // 39: runm.agent.v1.Agent.Resolver:output_type -> runm.agent.v1.Empty
 	0,  // 40: runm.agent.v1.Agent.Connect:output_type -> runm.agent.v1.Empty
-	25, // 41: runm.agent.v1.Agent.Trace:output_type -> runm.agent.v1.TraceResponse
+	26, // 41: runm.agent.v1.Agent.Trace:output_type -> runm.agent.v1.TraceResponse
 	24, // [24:42] is the sub-list for method output_type
 	6,  // [6:24] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
@@ -1916,7 +1965,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,7 +20,7 @@ type AgentService interface {
 	Processes(context.Context, *ContainerRequest) (*ProcessesResponse, error)
 	Stats(context.Context, *ContainerRequest) (*StatsResponse, error)
 	Update(context.Context, *UpdateRequest) (*Empty, error)
-	SetClock(context.Context, *SetClockRequest) (*Empty, error)
+	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
 	Delete(context.Context, *ContainerRequest) (*Empty, error)
 	Rtnetlink(context.Context, *RtnetlinkRequest) (*RtnetlinkResponse, error)
 	Resolver(context.Context, *ResolverRequest) (*Empty, error)
@@ -267,8 +267,8 @@ func (c *agentClient) Update(ctx context.Context, req *UpdateRequest) (*Empty, e
 	return &resp, nil
 }
 
-func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*Empty, error) {
-	var resp Empty
+func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*SetClockResponse, error) {
+	var resp SetClockResponse
 	if err := c.client.Call(ctx, "runm.agent.v1.Agent", "SetClock", req, &resp); err != nil {
 		return nil, err
 	}

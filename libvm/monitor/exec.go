@@ -80,14 +80,15 @@ func (g *guest) exec(container, id string, r *request) error {
 	if err != nil {
 		return rpcError(err)
 	}
-	defer r.traced()
+	defer func() { r.traced(trace.Now()) }()
 	defer r.conn.Close()
+	began := trace.Now()
 	if err := r.conn.Send(Reply{}); err != nil {
 		g.killExec(container, id)
 		return nil
 	}
 	if r.Trace != nil && !r.Trace.ToEnd {
-		r.traced()
+		r.traced(began)
 	}
 	traced := r.context(context.Background())
 	var over atomic.Bool
@@ -100,9 +101,10 @@ func (g *guest) exec(container, id string, r *request) error {
 	output := trace.Begin(traced, "output delivered")
 	io.drained(end)
 	output.End()
+	answered := trace.Now()
 	_ = r.conn.Send(ExecExit{Status: int(end.Status & 0xff)})
 	r.conn.Close()
-	r.traced()
+	r.traced(answered)
 	io.background()
 	return nil
 }

@@ -39,18 +39,19 @@ type request struct {
 }
 
 func (r *request) reply(a Reply) {
+	answered := trace.Now() // before the next request can begin
 	_ = r.conn.Send(a)
 	r.conn.Close()
 	control.CloseAll(r.files)
-	r.traced()
+	r.traced(answered)
 }
 
 // traced ends the request's trace, if it has one, after which its command need
 // not wait any longer.
-func (r *request) traced() {
+func (r *request) traced(answered int64) {
 	to, g := r.trace, r.guest
 	r.trace = nil
-	to.Add("request", string(r.Op), r.began, trace.Now())
+	to.Add("request", string(r.Op), r.began, answered)
 	if to == nil || r.lasting {
 		return
 	}
