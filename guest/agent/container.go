@@ -317,7 +317,7 @@ func awaitExec(p *proc) (seen bool, err error) {
 		return false, fmt.Errorf("own program: %w", err)
 	}
 	path := "/proc/" + strconv.Itoa(p.pid) + "/exe"
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 2*time.Millisecond) {
 		err := unix.Stat(path, &now)
 		if err == nil && (now.Dev != self.Dev || now.Ino != self.Ino) {
 			return true, nil
