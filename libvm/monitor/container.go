@@ -331,7 +331,7 @@ func (m *monitor) commit(c *container) {
 	// The setup is done with; what is left is waiting.
 	c.setup.Spec, c.setup.Plan.Guest = nil, nil
 	go debug.FreeOSMemory() // start is waiting
-	if c.end != nil { // killed while it was created
+	if c.end != nil {       // killed while it was created
 		m.finish(c, *c.end)
 	}
 }
