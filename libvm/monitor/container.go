@@ -330,8 +330,9 @@ func (m *monitor) commit(c *container) {
 	c.created = nil
 	// The setup is done with; what is left is waiting.
 	c.setup.Spec, c.setup.Plan.Guest = nil, nil
-	go debug.FreeOSMemory() // start is waiting
-	if c.end != nil {       // killed while it was created
+	// Beside the owner: start is waiting.
+	go debug.FreeOSMemory()
+	if c.end != nil { // killed while it was created
 		m.finish(c, *c.end)
 	}
 }
