@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
 	"syscall"
@@ -120,8 +121,9 @@ func start(o Order, result *os.File) (*exec.Cmd, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start to make a template: %w", err)
 	}
-	ours.Close()                                              // else a builder that is gone would not be noticed
-	if err := json.NewEncoder(theirs).Encode(o); err != nil { // a pipe takes 64 KiB at once
+	ours.Close() // else a builder that is gone would not be noticed
+	// A pipe takes 64 KiB at once.
+	if err := json.NewEncoder(theirs).Encode(o); err != nil {
 		_ = cmd.Process.Kill()
 		return nil, errors.Join(fmt.Errorf("start to make a template: %w", err), cmd.Wait())
 	}
@@ -169,7 +171,7 @@ func run(newDriver NewDriver, result *os.File) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), buildTimeout,
 		fmt.Errorf("not made within %v", buildTimeout))
 	defer cancel()
-	ctx, stop := notifyEnd(ctx)
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	return o.make(ctx, d, wanted)
 }

@@ -3,15 +3,11 @@
 package template
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/signal"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // failureFile is where a store keeps why the last template could not be made, or
@@ -78,9 +74,4 @@ func (s Store) noteFailure(key string, cause error) error {
 func (s Store) failedLately(key string) bool {
 	f, err := s.LastFailure()
 	return err == nil && f != nil && f.Key == key && time.Since(f.Time) < retryAfter
-}
-
-// notifyEnd is ctx until the process is asked to end.
-func notifyEnd(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 }

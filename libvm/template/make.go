@@ -14,11 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/vmm"
 )
-
-// Parameter tells the guest's agent that its machine will be saved.
-const Parameter = "runm.template"
 
 // Make makes the template of cfg's shape, unless it is there: it boots a machine
 // without a container, saves it and ends it. Only one process makes a template
@@ -181,7 +179,7 @@ func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.
 // machine is cfg with an empty share, and told what it is for.
 func machine(cfg *vmm.Config, share string) *vmm.Config {
 	c := *cfg
-	c.Cmdline = append([]string{Parameter}, cfg.Cmdline...)
+	c.Cmdline = append([]string{api.TemplateParameter}, cfg.Cmdline...)
 	c.Shares = append([]vmm.Share(nil), cfg.Shares...)
 	for i := range c.Shares {
 		c.Shares[i].Path = share

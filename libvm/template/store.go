@@ -5,7 +5,7 @@
 // (docs/templates.md).
 //
 // A store is a directory of the user's alone, on a tmpfs, because a template's
-// memory is copied or mapped for every clone:
+// memory is copied for every clone:
 //
 //	<dir>/lock        held while a template is made
 //	<dir>/new/        one that is being made

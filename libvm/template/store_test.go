@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -112,7 +113,7 @@ func TestMakeAndFind(t *testing.T) {
 		t.Errorf("of an empty store: %v, want %v", err, ErrNotExist)
 	}
 	d := makeOne(t, s, 'a')
-	if got := strings.Join(d.cfg.Cmdline, " "); got != Parameter+" quiet" {
+	if got := strings.Join(d.cfg.Cmdline, " "); got != api.TemplateParameter+" quiet" {
 		t.Errorf("the machine's command line is %q", got)
 	}
 	if left, err := os.ReadDir(s.Dir); err != nil || len(left) != 2 {

@@ -21,7 +21,7 @@ import (
 
 // How a machine is saved and loaded: QEMU's migration, with the capability
 // x-ignore-shared, by which memory that is a file is not in the stream. What is
-// in it, some 100 KiB of processors and devices, goes through a socket
+// in it, some 400 KiB of processors and devices, goes through a socket
 // (docs/devel/migration of QEMU; docs/templates.md).
 
 var _ vmm.Cloner = Driver{}
