@@ -40,16 +40,22 @@ func setClock(unixNano int64) error {
 	return nil
 }
 
-// stepClock moves the wall clock. The kernel adds (adjtimex(2), ADJ_SETOFFSET): how
-// long that takes does not matter.
-func stepClock(by time.Duration) error {
+// moveClock moves the wall clock at once, or slews it. The kernel adds
+// (adjtimex(2)): how long that takes does not matter.
+func moveClock(by time.Duration, slew bool) error {
 	if by == 0 {
 		return nil
 	}
-	const setOffset = 0x0100 // linux/timex.h
-	t := unix.NsecToTimeval(by.Nanoseconds())
-	if _, err := unix.Adjtimex(&unix.Timex{Modes: setOffset, Time: t}); err != nil {
+	const setOffset, singleShot = 0x0100, 0x8001 // ADJ_SETOFFSET, ADJ_OFFSET_SINGLESHOT of linux/timex.h
+	slewing := unix.Timex{Modes: singleShot}
+	if slew {
+		slewing.Offset = by.Microseconds()
+	} else if _, err := unix.Adjtimex(&unix.Timex{Modes: setOffset, Time: unix.NsecToTimeval(by.Nanoseconds())}); err != nil {
 		return fmt.Errorf("clock: %w", err)
+	}
+	// A step ends the slewing that was begun before it.
+	if _, err := unix.Adjtimex(&slewing); err != nil {
+		return fmt.Errorf("slew the clock: %w", err)
 	}
 	return nil
 }

@@ -365,7 +365,7 @@ func (s *server) Update(_ context.Context, req *api.UpdateRequest) (*api.Empty, 
 }
 
 func (s *server) SetClock(_ context.Context, req *api.SetClockRequest) (*api.SetClockResponse, error) {
-	if err := stepClock(time.Duration(req.GetStepNano())); err != nil {
+	if err := moveClock(time.Duration(req.GetStepNano()), req.GetSlew()); err != nil {
 		return nil, err
 	}
 	return &api.SetClockResponse{UnixNano: time.Now().UnixNano()}, nil

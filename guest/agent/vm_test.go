@@ -76,6 +76,7 @@ func TestGuest(t *testing.T) {
 		{"hook", testHook},
 		{"orphans", testOrphans},
 		{"rtnetlink", testRtnetlink},
+		{"clock", testClock},
 		{"resolver", testResolver},
 		{"flood", testFlood},
 	} {

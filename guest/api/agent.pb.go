@@ -1213,7 +1213,10 @@ func (x *UpdateRequest) GetResources() []byte {
 type SetClockRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// step_nano is by how many nanoseconds; 0 only asks. It is exact to 1 us.
-	StepNano      int64 `protobuf:"varint,1,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
+	StepNano int64 `protobuf:"varint,1,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
+	// slew is for small steps: the clock goes 0.05 % faster or slower until it has
+	// moved, and never back.
+	Slew          bool `protobuf:"varint,2,opt,name=slew,proto3" json:"slew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1253,6 +1256,13 @@ func (x *SetClockRequest) GetStepNano() int64 {
 		return x.StepNano
 	}
 	return 0
+}
+
+func (x *SetClockRequest) GetSlew() bool {
+	if x != nil {
+		return x.Slew
+	}
+	return false
 }
 
 type SetClockResponse struct {
@@ -1810,9 +1820,10 @@ const file_agent_proto_rawDesc = "" +
 	"\toom_kills\x18\x02 \x01(\x04R\boomKills\"=\n" +
 	"\rUpdateRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
-	"\tresources\x18\x02 \x01(\fR\tresources\".\n" +
+	"\tresources\x18\x02 \x01(\fR\tresources\"B\n" +
 	"\x0fSetClockRequest\x12\x1b\n" +
-	"\tstep_nano\x18\x01 \x01(\x03R\bstepNano\"/\n" +
+	"\tstep_nano\x18\x01 \x01(\x03R\bstepNano\x12\x12\n" +
+	"\x04slew\x18\x02 \x01(\bR\x04slew\"/\n" +
 	"\x10SetClockResponse\x12\x1b\n" +
 	"\tunix_nano\x18\x01 \x01(\x03R\bunixNano\".\n" +
 	"\x10RtnetlinkRequest\x12\x1a\n" +

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strings"
 	"time"
 
@@ -39,6 +38,7 @@ type guest struct {
 	// hello is what the agent said first.
 	hello *api.HelloResponse
 	calls calls
+	clock clock
 }
 
 // newGuest waits for the agent of a machine that was started, whose share is the
@@ -122,35 +122,6 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 		return fmt.Errorf("set the guest's clock: %w", rpcError(err))
 	}
 	return nil
-}
-
-// The guest's clock is asked for until an answer comes within clockTrip: it was
-// right at some time in between. On a host that is busy the quickest of
-// clockTries must do.
-const (
-	clockTrip  = 10 * time.Millisecond
-	clockTries = 10
-)
-
-// setClock sets the guest's clock to the host's, to half of the quickest trip.
-func (g *guest) setClock(ctx context.Context) error {
-	quickest, step := time.Duration(math.MaxInt64), time.Duration(0)
-	for range clockTries {
-		asked := time.Now()
-		r, err := g.agent.SetClock(ctx, &api.SetClockRequest{})
-		if err != nil {
-			return err
-		}
-		trip := time.Since(asked)
-		if trip < quickest {
-			quickest, step = trip, asked.Add(trip/2).Sub(time.Unix(0, r.UnixNano))
-		}
-		if trip <= clockTrip {
-			break
-		}
-	}
-	_, err := g.agent.SetClock(ctx, &api.SetClockRequest{StepNano: step.Nanoseconds()})
-	return err
 }
 
 // endGrace bounds how long a machine whose stream has broken may take to end,

@@ -142,10 +142,17 @@ func (m *monitor) beginGuest(b *made) {
 	if b.network != nil {
 		m.wiring = m.wire(b.network)
 	}
+	clock, err := newAlarm()
+	if err != nil {
+		m.log.Warn("the guest's clock does not follow the host's: ", err)
+	} else {
+		go m.keepTime(clock)
+	}
 	gone := m.guest.gone
 	go func() {
 		err := <-gone
 		gone <- err // whoever else waits sees it too
+		clock.close()
 		m.results <- func() { m.machineGone(err) }
 	}()
 }

@@ -170,6 +170,9 @@ func (m *monitor) start(c *container, r request) {
 		err := m.wiring.await(ctx)
 		network.End()
 		if err == nil {
+			err = m.guest.followClock(ctx)
+		}
+		if err == nil {
 			_, err = m.guest.agent.Start(r.context(ctx), &api.StartRequest{Id: c.id})
 		}
 		m.results <- func() {

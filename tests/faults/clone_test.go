@@ -132,6 +132,30 @@ type reading struct {
 	wall, mono    int64 // nanoseconds
 }
 
+// ask asks for the clocks, after a pause.
+func ask(in io.Writer, out *bufio.Reader, pause time.Duration) (r reading, err error) {
+	r.before = time.Now()
+	if _, err := fmt.Fprintln(in, int64(pause)); err != nil {
+		return r, err
+	}
+	answer, err := out.ReadString('\n')
+	r.after = time.Now()
+	if err == nil {
+		_, err = fmt.Sscan(answer, &r.wall, &r.mono)
+	}
+	return r, err
+}
+
+// right says whether the wall clock was the host's: it was read between the
+// question and the answer.
+func (r reading) right() error {
+	wall := time.Unix(0, r.wall)
+	if wall.Before(r.before.Add(-clockError)) || wall.After(r.after.Add(clockError)) {
+		return fmt.Errorf("its clock says %v, the host's %v to %v", wall, r.before, r.after)
+	}
+	return nil
+}
+
 func converse(in io.Writer, out *bufio.Reader) (id map[string]string, err error) {
 	line, err := out.ReadBytes('\n')
 	if err != nil {
@@ -140,31 +164,17 @@ func converse(in io.Writer, out *bufio.Reader) (id map[string]string, err error)
 	if err := json.Unmarshal(line, &id); err != nil {
 		return nil, err
 	}
-	ask := func(pause time.Duration) (r reading, err error) {
-		r.before = time.Now()
-		if _, err := fmt.Fprintln(in, int64(pause)); err != nil {
-			return r, err
-		}
-		answer, err := out.ReadString('\n')
-		r.after = time.Now()
-		if err == nil {
-			_, err = fmt.Sscan(answer, &r.wall, &r.mono)
-		}
-		return r, err
-	}
 	var begun reading
 	if _, err := fmt.Sscan(id["begun"], &begun.wall, &begun.mono); err != nil {
 		return nil, err
 	}
 	for range 5 {
-		r, err := ask(0)
+		r, err := ask(in, out, 0)
+		if err == nil {
+			err = r.right()
+		}
 		if err != nil {
 			return nil, err
-		}
-		// It was read between the question and the answer.
-		wall := time.Unix(0, r.wall)
-		if wall.Before(r.before.Add(-clockError)) || wall.After(r.after.Add(clockError)) {
-			return nil, fmt.Errorf("its clock says %v, the host's %v to %v", wall, r.before, r.after)
 		}
 		// And nobody has set it since the container's first instruction.
 		if step := time.Duration((r.wall - r.mono) - (begun.wall - begun.mono)).Abs(); step > clockError {
@@ -172,11 +182,11 @@ func converse(in io.Writer, out *bufio.Reader) (id map[string]string, err error)
 		}
 	}
 	const pause = 200 * time.Millisecond
-	first, err := ask(0)
+	first, err := ask(in, out, 0)
 	if err != nil {
 		return nil, err
 	}
-	last, err := ask(pause)
+	last, err := ask(in, out, pause)
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,7 @@ import (
 )
 
 // identity prints, as one object, all by which a machine that was cloned could
-// be its sibling; then it answers each line of its input with its clocks, after
-// the time in nanoseconds that the line names.
+// be its sibling; then it tells its clocks.
 func identity() error {
 	begun := clocks()
 	id := map[string]string{"begun": begun}
@@ -51,6 +50,12 @@ func identity() error {
 	if err := out.Encode(id); err != nil {
 		return err
 	}
+	return tell()
+}
+
+// tell answers each line of the input with the clocks, after the time in
+// nanoseconds that the line names.
+func tell() error {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		ns, err := strconv.ParseInt(in.Text(), 10, 64)
 		if err != nil {

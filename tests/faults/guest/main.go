@@ -46,8 +46,23 @@ func do(args []string) error {
 	case "now":
 		fmt.Println(time.Now().UnixNano())
 		return nil
+	case "clocks":
+		fmt.Println(clocks())
+		return tell()
+	case "set": // the clock, by so much
+		return set(args[1])
 	}
 	return fmt.Errorf("no such mode: %q", args)
+}
+
+// set moves the wall clock.
+func set(by string) error {
+	d, err := time.ParseDuration(by)
+	if err != nil {
+		return err
+	}
+	ts := unix.NsecToTimespec(time.Now().Add(d).UnixNano())
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
 }
 
 // dirty fills a file through a shared mapping and does not sync it.

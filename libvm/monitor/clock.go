@@ -1,0 +1,189 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/guest/api"
+)
+
+// The guest's clock is asked for until an answer comes within clockTrip: it was
+// right at some time in between. On a host that is busy the quickest of
+// clockTries must do.
+const (
+	clockTrip  = 10 * time.Millisecond
+	clockTries = 10
+)
+
+const (
+	// clockEvery is how often the guest's clock is compared with the host's. An
+	// oscillator may be 50 ppm off: NTP takes that from the host's clock and not
+	// from the counter that the guest reads. It is 3 ms in a minute.
+	clockEvery = time.Minute
+	// clockError is how wrong the clock may be: what is more is stepped, what is
+	// less is slewed, within 20 s.
+	clockError = 10 * time.Millisecond
+)
+
+// clock orders those who set the guest's.
+type clock struct {
+	mu sync.Mutex
+	// base is wallBase when the guest's clock was last compared with the host's.
+	base time.Duration
+}
+
+// wallBase is the host's wall clock less its monotonic one, exact to what may
+// come between two readings. NTP changes the rate of both: only a clock that is
+// set, or a host that sleeps, changes this.
+func wallBase() time.Duration {
+	var mono, wall unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) // these two are always there
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &wall)
+	return time.Duration(wall.Nano() - mono.Nano())
+}
+
+// setClock sets the guest's clock to the host's.
+func (g *guest) setClock(ctx context.Context) error {
+	g.clock.mu.Lock()
+	defer g.clock.mu.Unlock()
+	behind, _, err := g.compareClock(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = g.agent.SetClock(ctx, &api.SetClockRequest{StepNano: behind.Nanoseconds()})
+	return err
+}
+
+// keepClock corrects a clock that is certainly wrong. One that may be right is
+// left: half of a slow answer's trip would only disturb it.
+func (g *guest) keepClock(ctx context.Context) error {
+	g.clock.mu.Lock()
+	defer g.clock.mu.Unlock()
+	behind, within, err := g.compareClock(ctx)
+	if err != nil || behind.Abs() <= within {
+		return err
+	}
+	_, err = g.agent.SetClock(ctx, &api.SetClockRequest{StepNano: behind.Nanoseconds(), Slew: behind.Abs() <= clockError})
+	return err
+}
+
+// followClock is keepClock where the host's clock was set, or the host has slept,
+// since the guest's was last compared with it. It waits for nobody to tell of it.
+func (g *guest) followClock(ctx context.Context) error {
+	g.clock.mu.Lock()
+	moved := (wallBase() - g.clock.base).Abs()
+	g.clock.mu.Unlock()
+	if moved < time.Millisecond {
+		return nil
+	}
+	return g.keepClock(ctx)
+}
+
+// compareClock is how far the guest's clock is behind the host's, exact to half
+// of the quickest trip. g.clock is locked.
+func (g *guest) compareClock(ctx context.Context) (behind, within time.Duration, err error) {
+	g.clock.base = wallBase()
+	quickest := time.Duration(math.MaxInt64)
+	for range clockTries {
+		asked := time.Now()
+		r, err := g.agent.SetClock(ctx, &api.SetClockRequest{})
+		if err != nil {
+			return 0, 0, err
+		}
+		trip := time.Since(asked)
+		if trip < quickest {
+			quickest, behind = trip, asked.Add(trip/2).Sub(time.Unix(0, r.UnixNano))
+		}
+		if trip <= clockTrip {
+			break
+		}
+	}
+	return behind, quickest / 2, nil
+}
+
+// alarm wakes whoever waits for the host's wall clock to be set.
+type alarm struct{ timer *os.File }
+
+func newAlarm() (*alarm, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("timerfd: %w", err)
+	}
+	a := &alarm{os.NewFile(uintptr(fd), "timerfd")}
+	// It never expires, and is cancelled when the clock changes in other ways than
+	// by the passing of time: timerfd_create(2), TFD_TIMER_CANCEL_ON_SET.
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt64}}
+	err = unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+	// Cancelled in that moment: it is armed all the same.
+	if err != nil && !errors.Is(err, unix.ECANCELED) {
+		a.close()
+		return nil, fmt.Errorf("timerfd: %w", err)
+	}
+	return a, nil
+}
+
+// wait returns when the clock was set, or after limit. set says which. After
+// close it is os.ErrClosed.
+func (a *alarm) wait(limit time.Duration) (set bool, err error) {
+	_ = a.timer.SetReadDeadline(time.Now().Add(limit)) // of a closed file Read tells
+	_, err = a.timer.Read(make([]byte, 8))
+	switch {
+	case errors.Is(err, unix.ECANCELED):
+		return true, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// close ends wait. No alarm is fine.
+func (a *alarm) close() {
+	if a != nil {
+		_ = a.timer.Close() // nothing is written
+	}
+}
+
+// keepTime keeps the guest's clock the host's, until the alarm is closed.
+func (m *monitor) keepTime(a *alarm) {
+	// The clock may have been set before there was an alarm.
+	m.correctClock(m.guest.followClock)
+	for {
+		set, err := a.wait(clockEvery)
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			m.log.Warn("the guest's clock no longer follows the host's: ", err)
+			return
+		case set:
+			m.log.Debug("the host's clock was set")
+		}
+		m.correctClock(m.guest.keepClock)
+	}
+}
+
+// correctClock calls one of the guest's, if the machine runs: resume sets the
+// clock of one that does not.
+func (m *monitor) correctClock(correct func(context.Context) error) {
+	m.vcpus.mu.RLock()
+	defer m.vcpus.mu.RUnlock()
+	if m.vcpus.stopped {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	if err := correct(ctx); err != nil && !errors.Is(err, ttrpc.ErrClosed) {
+		m.log.Warn("correct the guest's clock: ", rpcError(err))
+	}
+}

@@ -1,0 +1,100 @@
+//go:build linux
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/runm/runm/guest/api"
+)
+
+// wrongClock is an agent whose clock is behind the host's.
+type wrongClock struct {
+	api.AgentService
+	behind, trip time.Duration
+	asked        int
+	moved        []*api.SetClockRequest
+}
+
+func (w *wrongClock) SetClock(_ context.Context, r *api.SetClockRequest) (*api.SetClockResponse, error) {
+	w.asked++
+	if r.StepNano != 0 {
+		w.moved = append(w.moved, r)
+	}
+	now := time.Now()
+	time.Sleep(w.trip) // all of it on the way back: the least that can be known
+	return &api.SetClockResponse{UnixNano: now.Add(-w.behind).UnixNano()}, nil
+}
+
+func TestKeepClock(t *testing.T) {
+	const slow = clockTrip + 30*time.Millisecond
+	for name, c := range map[string]struct {
+		behind, trip time.Duration
+		moved, slew  bool
+	}{
+		"right":              {0, 0, false, false},
+		"right, slow answer": {0, slow, false, false},
+		"drifted":            {8 * time.Millisecond, 0, true, true},
+		"drifted, ahead":     {-8 * time.Millisecond, 0, true, true},
+		"set back":           {time.Hour, 0, true, false},
+		"set ahead":          {-time.Hour, slow, true, false},
+	} {
+		w := &wrongClock{behind: c.behind, trip: c.trip}
+		if err := (&guest{agent: w}).keepClock(context.Background()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if (len(w.moved) == 1) != c.moved {
+			t.Errorf("%s: %v", name, w.moved)
+			continue
+		}
+		for _, r := range w.moved {
+			// Exact to what it took: 10 ms are for a busy machine.
+			if wrong := time.Duration(r.StepNano) - c.behind; r.Slew != c.slew || wrong.Abs() > slow/2+10*time.Millisecond {
+				t.Errorf("%s: moved by %v", name, r)
+			}
+		}
+	}
+}
+
+// start asks the guest only if the host's clock was set since.
+func TestFollowClock(t *testing.T) {
+	w := &wrongClock{behind: time.Hour}
+	g := &guest{agent: w}
+	if err := g.setClock(context.Background()); err != nil || len(w.moved) != 1 {
+		t.Fatalf("%v, %v", w.moved, err)
+	}
+	w.asked = 0
+	if err := g.followClock(context.Background()); err != nil || w.asked != 0 {
+		t.Errorf("asked %d times, %v", w.asked, err)
+	}
+	g.clock.base += time.Hour // as if the host's had been set back
+	for range 2 {
+		if err := g.followClock(context.Background()); err != nil || len(w.moved) != 2 {
+			t.Errorf("%v, %v", w.moved, err)
+		}
+	}
+}
+
+// That it is woken when the clock is set, tests/faults has.
+func TestAlarm(t *testing.T) {
+	a, err := newAlarm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.wait(time.Millisecond); err != nil {
+		t.Errorf("nothing happens: %v", err)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := a.wait(time.Hour)
+		ended <- err
+	}()
+	a.close()
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
