@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,18 +47,11 @@ func (m *monitor) openTaps(ctx context.Context, cfg *vmm.Config) (*network.Netwo
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	var macs []net.HardwareAddr
-	for _, n := range cfg.NICs {
-		macs = append(macs, n.MAC)
-	}
-	n, files, err := network.Open(ns, macs)
+	n, nics, err := network.Open(ns, cfg.NICs)
 	if err != nil {
 		return nil, err
 	}
-	cfg.NICs = slices.Clone(cfg.NICs)
-	for i, f := range files {
-		cfg.NICs[i].File = f // the driver's from here on
-	}
+	cfg.NICs = nics // the driver's from here on
 	m.log.Debug("taps are made")
 	return n, nil
 }

@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/vmm"
 )
 
 // ErrTooMany: the namespace has more interfaces than the machine has NICs.
@@ -47,11 +48,11 @@ type nic struct {
 	link netlink.Link // interface that it stands for, or nil
 }
 
-// Open makes a tap for each NIC in ns, which it takes over, also when it fails.
-// The taps' files are for the VMM, in the order of macs: the caller closes them.
-// Without anybody who has its file, as when monitor and VMM are killed, a tap is
-// gone, too.
-func Open(ns *Namespace, macs []net.HardwareAddr) (_ *Network, files []*os.File, err error) {
+// Open makes a tap for each of a machine's NICs in ns, which it takes over, also
+// when it fails. It returns the NICs with the taps' files, which are for the
+// driver: the caller closes them. Without anybody who has its file, as when
+// monitor and VMM are killed, a tap is gone, too.
+func Open(ns *Namespace, nics []vmm.NIC) (_ *Network, connected []vmm.NIC, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, ns.Close())
@@ -63,7 +64,7 @@ func Open(ns *Namespace, macs []net.HardwareAddr) (_ *Network, files []*os.File,
 	}
 	var taps []tap
 	err = ns.Do(func() (err error) {
-		taps, err = newTaps(r.handle, len(macs))
+		taps, err = newTaps(r.handle, len(nics))
 		return err
 	})
 	if err != nil {
@@ -71,12 +72,13 @@ func Open(ns *Namespace, macs []net.HardwareAddr) (_ *Network, files []*os.File,
 		return nil, nil, err
 	}
 	n := &Network{ns: ns, reader: r}
+	connected = slices.Clone(nics)
 	for i, t := range taps {
-		n.nics = append(n.nics, &nic{mac: macs[i], tap: t.link})
+		n.nics = append(n.nics, &nic{mac: nics[i].MAC, tap: t.link})
 		n.guest.nics = append(n.guest.nics, nicState{name: spareName(i)})
-		files = append(files, t.file)
+		connected[i].File = t.file
 	}
-	return n, files, nil
+	return n, connected, nil
 }
 
 // Namespace is the container's.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/vmm"
 )
 
 // newNamespace makes a network namespace that ends with the test.
@@ -75,18 +76,19 @@ type fakeGuest struct {
 	fail  error          // is what the next one comes to
 }
 
-// newGuest makes a guest with n NICs, and their MACs.
-func newGuest(t *testing.T, n int) (*fakeGuest, []net.HardwareAddr) {
+// newGuest makes a guest with n NICs, and says which.
+func newGuest(t *testing.T, n int) (*fakeGuest, []vmm.NIC) {
 	t.Helper()
 	g := &fakeGuest{t: t, ns: newNamespace(t), index: map[string]int{}}
-	var macs []net.HardwareAddr
+	var nics []vmm.NIC
 	for i := range n {
-		macs = append(macs, api.NICMAC(byte(i)))
+		mac := api.NICMAC(byte(i))
+		nics = append(nics, vmm.NIC{MAC: mac})
 		index := 10 + i
-		g.index[macs[i].String()] = index
-		sh(t, g.ns, fmt.Sprintf("ip link add spare%d index %d address %s type veth peer name other%[1]d; ip link set other%[1]d up", i, index, macs[i]))
+		g.index[mac.String()] = index
+		sh(t, g.ns, fmt.Sprintf("ip link add spare%d index %d address %s type veth peer name other%[1]d; ip link set other%[1]d up", i, index, mac))
 	}
-	return g, macs
+	return g, nics
 }
 
 func (g *fakeGuest) Index(mac net.HardwareAddr) int { return g.index[mac.String()] }
@@ -122,8 +124,8 @@ func (g *fakeGuest) Rtnetlink(_ context.Context, messages [][]byte) (answers []u
 func connectedGuest(t *testing.T, n int) (*Namespace, *fakeGuest, *Network) {
 	t.Helper()
 	ns := newNamespace(t)
-	g, macs := newGuest(t, n)
-	net, files, err := Open(again(t, ns), macs)
+	g, nics := newGuest(t, n)
+	net, nics, err := Open(again(t, ns), nics)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,8 +133,8 @@ func connectedGuest(t *testing.T, n int) (*Namespace, *fakeGuest, *Network) {
 		if err := net.Close(); err != nil {
 			t.Error(err)
 		}
-		for _, f := range files {
-			f.Close()
+		for _, c := range nics {
+			c.File.Close()
 		}
 	})
 	return ns, g, net
@@ -279,8 +281,8 @@ func TestSyncRefuses(t *testing.T) {
 // taps stay.
 func TestShared(t *testing.T) {
 	ns, _, _ := connectedGuest(t, 1)
-	_, macs := newGuest(t, 1)
-	_, _, err := Open(again(t, ns), macs)
+	_, nics := newGuest(t, 1)
+	_, _, err := Open(again(t, ns), nics)
 	if !errors.Is(err, ErrShared) {
 		t.Errorf("error %v, want %v", err, ErrShared)
 	}
@@ -294,27 +296,27 @@ func TestShared(t *testing.T) {
 func TestQdiscs(t *testing.T) {
 	ns := newNamespace(t)
 	sh(t, ns, "ip link add eth0 type veth peer name x; ip link set eth0 up; ip link add eth1 type veth peer name y")
-	g, macs := newGuest(t, 2)
-	n, files, err := Open(again(t, ns), macs)
+	g, nics := newGuest(t, 2)
+	n, nics, err := Open(again(t, ns), nics)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Sync(t.Context(), g); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range files {
-		f.Close() // as the kernel does when the machine dies, and no Close
+	for _, c := range nics {
+		c.File.Close() // as the kernel does when the machine dies, and no Close
 	}
 	if err := n.ns.Close(); err != nil {
 		t.Fatal(err)
 	}
-	g, macs = newGuest(t, 2)
-	if n, files, err = Open(again(t, ns), macs); err != nil {
+	g, nics = newGuest(t, 2)
+	if n, nics, err = Open(again(t, ns), nics); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		for _, f := range files {
-			f.Close()
+		for _, c := range nics {
+			c.File.Close()
 		}
 	}()
 	if err := n.Sync(t.Context(), g); err != nil {

@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -227,38 +225,21 @@ func (o Order) make(ctx context.Context, d vmm.Cloner, wanted bool) error {
 		return nil
 	}
 	cfg := o.Machine
-	taps, err := openTaps(&cfg)
-	if err != nil {
-		return err
+	if len(cfg.NICs) > 0 {
+		ns, err := network.OpenNamespace("/proc/self/ns/net") // this process's own
+		if err != nil {
+			return err
+		}
+		taps, nics, err := network.Open(ns, cfg.NICs)
+		if err != nil {
+			return err
+		}
+		defer taps.Close()
+		cfg.NICs = nics // the driver's from here on
 	}
-	defer taps()
 	err = o.Store.Make(ctx, d, &cfg, wanted)
 	if !errors.Is(err, ErrBusy) {
 		err = errors.Join(err, o.Store.noteFailure(Key(shape), err))
 	}
 	return err
-}
-
-// openTaps gives cfg's NICs taps in this process's namespace.
-func openTaps(cfg *vmm.Config) (closeTaps func() error, err error) {
-	if len(cfg.NICs) == 0 {
-		return func() error { return nil }, nil
-	}
-	ns, err := network.OpenNamespace("/proc/self/ns/net")
-	if err != nil {
-		return nil, err
-	}
-	var macs []net.HardwareAddr
-	for _, n := range cfg.NICs {
-		macs = append(macs, n.MAC)
-	}
-	taps, files, err := network.Open(ns, macs)
-	if err != nil {
-		return nil, err
-	}
-	cfg.NICs = slices.Clone(cfg.NICs)
-	for i, f := range files {
-		cfg.NICs[i].File = f // the driver's from here on
-	}
-	return taps.Close, nil
 }

@@ -91,16 +91,16 @@ func (b *bench) bareNetwork(ctx context.Context, program string) (f netFigures, 
 	if err != nil {
 		return f, err
 	}
-	n, files, err := libnetwork.Open(ns, []net.HardwareAddr{api.NICMAC(0)})
+	n, nics, err := libnetwork.Open(ns, []vmm.NIC{{MAC: api.NICMAC(0)}})
 	if err != nil {
 		return f, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	cfg := b.floorConfig(filepath.Join(b.dir, "net.cpio"), b.rootfs)
 	cfg.Cmdline = append(cfg.Cmdline, "BARE=1") // the kernel makes it init's environment
-	cfg.NICs = []vmm.NIC{{File: files[0], MAC: api.NICMAC(0)}}
+	cfg.NICs = nics
 	if err := errors.Join(packProgram(program, cfg.Initrd), inNetns(near, "ip addr add 10.78.0.1/24 dev runm0; ip link set runm0 up")); err != nil {
-		files[0].Close()
+		nics[0].File.Close()
 		return f, err
 	}
 	err = b.withMachine(ctx, cfg, func(_ context.Context, m vmm.Machine) (err error) {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -90,22 +89,15 @@ func (b *bench) bareRestore(ctx context.Context) (took float64, err error) {
 func (b *bench) withTaps(file *os.File) (*vmm.Config, io.Closer, error) {
 	cfg := b.plan.Machine
 	cfg.Shares = []vmm.Share{{Type: cfg.Shares[0].Type, Tag: cfg.Shares[0].Tag, Path: b.rootfs}}
-	var macs []net.HardwareAddr
-	for _, n := range cfg.NICs {
-		macs = append(macs, n.MAC)
-	}
 	ns, err := libnetwork.OpenNamespace(netnsPath(file))
 	if err != nil {
 		return nil, nil, err
 	}
-	n, files, err := libnetwork.Open(ns, macs)
+	n, nics, err := libnetwork.Open(ns, cfg.NICs)
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.NICs = slices.Clone(cfg.NICs)
-	for i := range cfg.NICs {
-		cfg.NICs[i].File = files[i]
-	}
+	cfg.NICs = nics
 	return &cfg, n, nil
 }
 
