@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/api"
+	"github.com/runm/runm/libvm/fileid"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -266,7 +267,7 @@ func writeAbout(root *os.Root, cfg *vmm.Config, memory, state *os.File) error {
 		if path == "" {
 			continue // not on the host
 		}
-		id, err := fileIdentity(path)
+		id, err := fileid.Of(path)
 		if err != nil {
 			return fmt.Errorf("templates: %w", err)
 		}
@@ -284,9 +285,9 @@ func writeAbout(root *os.Root, cfg *vmm.Config, memory, state *os.File) error {
 			return fmt.Errorf("templates: %w", err)
 		}
 		a.Bytes += st.Blocks * 512
-		id, err := identity(f.file)
+		id, err := fileid.OfOpen(f.file)
 		if err != nil {
-			return err
+			return fmt.Errorf("templates: %w", err)
 		}
 		*f.id = id
 	}

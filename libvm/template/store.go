@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm/fileid"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -160,7 +161,7 @@ func openSame(root *os.Root, name, want string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
-	got, err := identity(f)
+	got, err := fileid.OfOpen(f)
 	if err == nil && got != want {
 		err = fmt.Errorf("%w: %s was changed", ErrBroken, name)
 	}
@@ -169,16 +170,6 @@ func openSame(root *os.Root, name, want string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// identity changes with whatever is done to a file's content: the time of
-// change cannot be set (inode(7)).
-func identity(f *os.File) (string, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "", &os.PathError{Op: "stat", Path: f.Name(), Err: err}
-	}
-	return fmt.Sprintf("%d:%d %d bytes, changed %d.%09d", st.Dev, st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec), nil
 }
 
 func readAbout(root *os.Root, key string) (*About, error) {
@@ -206,20 +197,11 @@ func readAbout(root *os.Root, key string) (*About, error) {
 // outdated: what the template was booted from is no more, after an upgrade.
 func (a About) outdated() bool {
 	for path, want := range a.Booted {
-		if got, err := fileIdentity(path); err != nil || got != want {
+		if got, err := fileid.Of(path); err != nil || got != want {
 			return true
 		}
 	}
 	return false
-}
-
-func fileIdentity(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return identity(f)
 }
 
 // List describes the templates, the most recently used first. A broken one has

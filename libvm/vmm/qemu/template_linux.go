@@ -8,13 +8,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm/fileid"
 	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
 )
@@ -270,26 +270,11 @@ func (d Driver) Shape(cfg *vmm.Config) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, strings.Join(args, "\n"))
 	for _, file := range files {
-		id, err := identity(file)
+		id, err := fileid.Of(file)
 		if err != nil {
 			return "", fmt.Errorf("qemu: %w", err)
 		}
 		fmt.Fprintln(h, id)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// identity changes whenever the content of a file can have changed: no two
-// contents of one inode have one change time, which nobody can set
-// (inode(7)).
-func identity(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(real, &st); err != nil {
-		return "", &os.PathError{Op: "stat", Path: real, Err: err}
-	}
-	return fmt.Sprintf("%s %d:%d %d bytes, changed %d.%09d", real, st.Dev, st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec), nil
 }
