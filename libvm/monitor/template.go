@@ -86,7 +86,6 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 
 // clone takes t over.
 func (m *monitor) clone(ctx context.Context, c *container, d vmm.Cloner, cfg *vmm.Config, t vmm.Template, started func(vmm.Machine) error) (*guest, error) {
-	t.Copy = func(ctx context.Context, to, from *os.File) error { return m.copyMemory(ctx, c, to, from) }
 	// The machine that is booted if this one fails wants the taps, too.
 	copied, err := copyNICs(cfg)
 	if err != nil {
@@ -98,7 +97,9 @@ func (m *monitor) clone(ctx context.Context, c *container, d vmm.Cloner, cfg *vm
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer for %v", limit))
 	defer cancel()
 	span := trace.Begin(ctx, "machine launched, to be cloned")
-	machine, err := d.Clone(ctx, copied, t)
+	machine, err := d.Clone(ctx, copied, t, func(ctx context.Context, to, from *os.File) error {
+		return m.copyMemory(ctx, c, to, from)
+	})
 	span.End()
 	if err != nil {
 		return nil, err

@@ -16,7 +16,6 @@
 package template
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -148,7 +147,6 @@ func find(root *os.Root, key string) (t vmm.Template, err error) {
 	if t.State, err = openSame(root, filepath.Join(key, stateFile), about.State); err != nil {
 		return t, err
 	}
-	t.Copy = func(_ context.Context, to, from *os.File) error { return CopyMemory(to, from) }
 	now := time.Now() // for who is least recently used
 	_ = root.Chtimes(filepath.Join(key, aboutFile), now, now)
 	return t, nil

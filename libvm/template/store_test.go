@@ -137,7 +137,7 @@ func TestMakeAndFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer clone.Close()
-	if err := errors.Join(clone.Truncate(2<<20), found.Copy(t.Context(), clone, found.Memory)); err != nil {
+	if err := errors.Join(clone.Truncate(2<<20), CopyMemory(clone, found.Memory)); err != nil {
 		t.Fatal(err)
 	}
 	data := make([]byte, 5)

@@ -130,11 +130,11 @@ type Pauser interface {
 type Template struct {
 	Memory *os.File // the guest's memory, MemoryMiB long, with holes
 	State  *os.File // processors and devices, in the driver's format
-	// Copy copies Memory into a clone's, which is as long and empty, for drivers
-	// whose clones need a copy. It is called once at most, before the clone
-	// executes anything.
-	Copy func(ctx context.Context, to, from *os.File) error
 }
+
+// CopyMemory copies a template's memory into a clone's, which is as long and
+// empty: who does it pays for it.
+type CopyMemory func(ctx context.Context, to, from *os.File) error
 
 // Close closes the template's files.
 func (t Template) Close() {
@@ -155,8 +155,10 @@ type Cloner interface {
 	// stays the caller's.
 	StartSavable(ctx context.Context, cfg *Config, memory *os.File) (Savable, error)
 	// Clone is Start of a machine that goes on where t was saved. It takes t
-	// over, also when it fails. What is wrong with t comes from Wait.
-	Clone(ctx context.Context, cfg *Config, t Template) (Machine, error)
+	// over, also when it fails. What is wrong with t comes from Wait. A driver
+	// whose clones need a copy of its memory calls copyMemory, once, before the
+	// clone executes anything.
+	Clone(ctx context.Context, cfg *Config, t Template, copyMemory CopyMemory) (Machine, error)
 }
 
 // Savable is a Machine that can be saved once.

@@ -72,7 +72,9 @@ func (b *bench) bareRestore(ctx context.Context) (took float64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("template %s: %w", template.Key(shape), err)
 	}
-	m, err := b.driver.Clone(ctx, cfg, t)
+	m, err := b.driver.Clone(ctx, cfg, t, func(_ context.Context, to, from *os.File) error {
+		return template.CopyMemory(to, from)
+	})
 	if err != nil {
 		return 0, err
 	}

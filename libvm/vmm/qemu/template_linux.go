@@ -158,8 +158,8 @@ func (m *machine) migrate(ctx context.Context, command string) (net.Conn, error)
 }
 
 // Clone implements vmm.Cloner.
-func (d Driver) Clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (vmm.Machine, error) {
-	m, err := d.clone(ctx, cfg, t)
+func (d Driver) Clone(ctx context.Context, cfg *vmm.Config, t vmm.Template, copyMemory vmm.CopyMemory) (vmm.Machine, error) {
+	m, err := d.clone(ctx, cfg, t, copyMemory)
 	if err != nil {
 		t.Close()
 		return nil, fmt.Errorf("qemu: clone: %w", err)
@@ -172,7 +172,7 @@ func (d Driver) Clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (vmm
 // filled in that file as soon as a clone reads or writes there (Linux,
 // do_cow_fault and shmem_fault): memory that the clone pays for once more, that
 // stays, and that ends QEMU with SIGBUS where the tmpfs is full.
-func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (*machine, error) {
+func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template, copyMemory vmm.CopyMemory) (*machine, error) {
 	fd, err := unix.MemfdCreate("runm-memory", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory: %w", err)
@@ -187,13 +187,13 @@ func (d Driver) clone(ctx context.Context, cfg *vmm.Config, t vmm.Template) (*ma
 		file.Close()
 		return nil, err
 	}
-	go m.load(trace.Lane(context.WithoutCancel(ctx), "load"), file, t)
+	go m.load(trace.Lane(context.WithoutCancel(ctx), "load"), file, t, copyMemory)
 	return m, nil
 }
 
 // load lets a machine that waits for it go on where t was saved. One that
 // cannot be loaded is ended, with the reason for Wait.
-func (m *machine) load(ctx context.Context, memory *os.File, t vmm.Template) {
+func (m *machine) load(ctx context.Context, memory *os.File, t vmm.Template, copyMemory vmm.CopyMemory) {
 	// How long is enough the caller says, who ends the machine then.
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
@@ -206,7 +206,7 @@ func (m *machine) load(ctx context.Context, memory *os.File, t vmm.Template) {
 	}()
 	defer t.Close()
 	span := trace.Begin(ctx, "template's memory copied")
-	err := t.Copy(ctx, memory, t.Memory) // while QEMU starts
+	err := copyMemory(ctx, memory, t.Memory) // while QEMU starts
 	span.End()
 	memory.Close()
 	if err == nil {

@@ -476,7 +476,7 @@ func (f template) open(t *testing.T) vmm.Template {
 		}
 		return again
 	}
-	return vmm.Template{Memory: reopen(f.memory), State: reopen(f.state), Copy: copyAll}
+	return vmm.Template{Memory: reopen(f.memory), State: reopen(f.state)}
 }
 
 func copyAll(_ context.Context, to, from *os.File) error {
@@ -562,7 +562,7 @@ func testClone(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 		if shape, err := d.Shape(&c); err != nil || shape != before {
 			t.Errorf("with another share the shape is %q, %v, was %q", shape, err, before)
 		}
-		m, err := d.Clone(t.Context(), &c, tmpl.open(t))
+		m, err := d.Clone(t.Context(), &c, tmpl.open(t), copyAll)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -604,23 +604,19 @@ func blocks(f *os.File) (int64, error) {
 func testBrokenTemplate(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 	d, tmpl := saved(t, driver, cfg)
 	defer tmpl.close()
-	for name, harm := range map[string]func(*vmm.Template) error{
-		"no copy": func(f *vmm.Template) error {
-			f.Copy = func(context.Context, *os.File, *os.File) error { return errors.New("no copy") }
-			return nil
-		},
-		"half of the state": func(*vmm.Template) error { return tmpl.state.Truncate(1000) },
-	} {
-		f := tmpl.open(t)
-		if err := harm(&f); err != nil {
-			t.Fatal(err)
-		}
-		m, err := d.Clone(t.Context(), cfg, f)
+	fails := func(what string, copyMemory vmm.CopyMemory) {
+		t.Helper()
+		m, err := d.Clone(t.Context(), cfg, tmpl.open(t), copyMemory)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := m.Wait(); err == nil {
-			t.Errorf("%s: the machine ended well", name)
+			t.Errorf("%s: the machine ended well", what)
 		}
 	}
+	fails("no copy", func(context.Context, *os.File, *os.File) error { return errors.New("no copy") })
+	if err := tmpl.state.Truncate(1000); err != nil {
+		t.Fatal(err)
+	}
+	fails("half of the state", copyAll)
 }
