@@ -51,15 +51,7 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 	if !ok || c.setup.Templates == nil {
 		return nil
 	}
-	span := trace.Begin(ctx, "template found")
-	shape, err := cloner.Shape(cfg)
-	if err != nil {
-		c.log.Warn("no clone: ", err)
-		return nil
-	}
-	key := template.Key(shape)
-	t, err := c.setup.Templates.Find(shape)
-	span.End()
+	key, t, err := findTemplate(ctx, c.setup.Templates, cloner, cfg)
 	switch {
 	case errors.Is(err, template.ErrNotExist):
 		return nil
@@ -82,6 +74,18 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 		c.log.Warn(err)
 	}
 	return nil
+}
+
+// findTemplate opens the template for cfg's machine. Its key is told, too, where
+// it is broken.
+func findTemplate(ctx context.Context, s *template.Store, d vmm.Cloner, cfg *vmm.Config) (key string, t vmm.Template, err error) {
+	defer trace.Begin(ctx, "template found").End()
+	shape, err := d.Shape(cfg)
+	if err != nil {
+		return "", t, fmt.Errorf("no clone: %w", err)
+	}
+	t, err = s.Find(shape)
+	return template.Key(shape), t, err
 }
 
 // clone takes t over.
