@@ -79,7 +79,7 @@ func (m *machine) save(ctx context.Context, state io.Writer) error {
 	if _, err := io.Copy(struct{ io.Writer }{state}, stream); err != nil {
 		return cause(ctx, err)
 	}
-	return m.awaitSaved(ctx)
+	return m.saved(ctx)
 }
 
 // Ready implements vmm.Savable.
@@ -105,28 +105,21 @@ func (m *machine) Ready(ctx context.Context) error {
 	}
 }
 
-// awaitSaved returns when QEMU, which has closed the stream, says how it went.
-func (m *machine) awaitSaved(ctx context.Context) error {
-	for {
-		var info struct {
-			Status string `json:"status"`
-			Error  string `json:"error-desc"`
-		}
-		if err := m.qmp.do(ctx, "query-migrate", nil, &info); err != nil {
-			return err
-		}
-		switch info.Status {
-		case "completed":
-			return nil
-		case "failed", "cancelled":
-			return fmt.Errorf("migration %s: %s", info.Status, info.Error)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Millisecond):
-		}
+// saved says how the migration went whose stream QEMU has closed. It knows before
+// it closes: the migration's thread sets the status, and then lets QEMU's main
+// loop, which also answers here, clean up (QEMU, migration/migration.c).
+func (m *machine) saved(ctx context.Context) error {
+	var info struct {
+		Status string `json:"status"`
+		Error  string `json:"error-desc"`
 	}
+	if err := m.qmp.do(ctx, "query-migrate", nil, &info); err != nil {
+		return err
+	}
+	if info.Status != "completed" {
+		return fmt.Errorf("migration %s: %s", info.Status, info.Error)
+	}
+	return nil
 }
 
 // migrate begins to save ("migrate") or to load ("migrate-incoming"). It returns
