@@ -582,7 +582,8 @@ func testClone(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 			t.Errorf("clone %d has the share of %q", i, got)
 		}
 	}
-	if now, err := blocks(tmpl.memory); err != nil || now != takes {
+	// Fewer it may be: the kernel takes a page back that was read and never written.
+	if now, err := blocks(tmpl.memory); err != nil || now > takes {
 		t.Errorf("the template takes %d blocks now, %v, took %d", now, err, takes)
 	}
 	other := *cfg
