@@ -17,6 +17,9 @@ import (
 // initramfs; guest/image makes the directory.
 const newRoot = "/root"
 
+// cgroupRoot is where the guest's cgroups are mounted.
+const cgroupRoot = "/sys/fs/cgroup"
+
 // A mount is one line of mountpoints.
 type mount struct {
 	source, target, fstype string
@@ -33,7 +36,7 @@ func mountpoints() []mount {
 		{"proc", "/proc", "proc", safe, ""},
 		{"sysfs", "/sys", "sysfs", safe, ""},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
-		{"cgroup2", "/sys/fs/cgroup", "cgroup2", safe, ""},
+		{"cgroup2", cgroupRoot, "cgroup2", safe, ""},
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
 		{"mqueue", "/dev/mqueue", "mqueue", safe, ""},
 		{"tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777"},
@@ -58,7 +61,7 @@ func boot() error {
 	if err := os.MkdirAll(api.ShareMountpoint, 0o755); err != nil {
 		return fmt.Errorf("share: %w", err)
 	}
-	if err := enableControllers("/sys/fs/cgroup"); err != nil {
+	if err := enableControllers(cgroupRoot); err != nil {
 		return fmt.Errorf("cgroup controllers: %w", err)
 	}
 	if err := linkDevices(); err != nil {

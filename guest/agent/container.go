@@ -48,6 +48,9 @@ type container struct {
 	id   string
 	lc   *libcontainer.Container
 	reap *reaper
+	// cgroup is the directory of the container's.
+	cgroup  string
+	filters *deviceFilters
 	// spare may become init.
 	spare *spare
 	// hooked: startContainer hooks run between the end of Create and execve.
@@ -140,13 +143,19 @@ func (s *server) newContainer(ctx context.Context, st *stdioStreams, req *api.Cr
 	if err != nil {
 		return nil, err
 	}
+	if config.Cgroups.Path, err = s.spareCgroup.take(config.Cgroups.Path, config.Cgroups.Resources.Devices); err != nil {
+		return nil, fmt.Errorf("spare cgroup: %w", err)
+	}
 	end = span(ctx, "libcontainer.Create")
 	lc, err := libcontainer.Create(stateRoot, req.GetId(), config)
 	end()
 	if err != nil {
 		return nil, err
 	}
-	c := &container{id: req.GetId(), lc: lc, reap: s.reap, spare: &s.spare, procs: map[string]*proc{}}
+	c := &container{
+		id: req.GetId(), lc: lc, reap: s.reap, spare: &s.spare, procs: map[string]*proc{},
+		cgroup: filepath.Join(cgroupRoot, config.Cgroups.Path), filters: s.filters,
+	}
 	c.hooked = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
 	lp, err := newProcess(spec.Process)
 	if err == nil {
@@ -155,7 +164,7 @@ func (s *server) newContainer(ctx context.Context, st *stdioStreams, req *api.Cr
 		err = c.launch(ctx, st, "", lp, req.GetStdio())
 	}
 	if err != nil {
-		return nil, errors.Join(err, lc.Destroy())
+		return nil, errors.Join(err, c.destroy())
 	}
 	return c, nil
 }
@@ -408,7 +417,7 @@ func (c *container) signalAll(sig syscall.Signal) error {
 
 // killAll kills everything in the container's cgroup, frozen or not.
 func (c *container) killAll() error {
-	err := os.WriteFile(filepath.Join(c.cgroup(), "cgroup.kill"), []byte("1"), 0)
+	err := os.WriteFile(filepath.Join(c.cgroup, "cgroup.kill"), []byte("1"), 0)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("kill: %w", err)
 	}
@@ -423,15 +432,10 @@ func (c *container) killRest() {
 	}
 }
 
-// cgroup is the directory of the container's cgroup.
-func (c *container) cgroup() string {
-	return filepath.Join("/sys/fs/cgroup", c.id)
-}
-
 // oomKills counts how often the cgroup's processes were OOM killed; 0 when the
 // cgroup is gone.
 func (c *container) oomKills() uint64 {
-	n, err := fs2.OOMKillCount(c.cgroup())
+	n, err := fs2.OOMKillCount(c.cgroup)
 	if err != nil {
 		return 0
 	}
@@ -440,7 +444,7 @@ func (c *container) oomKills() uint64 {
 
 // delete removes a stopped container. What still held its streams lets go.
 func (c *container) delete() error {
-	if err := c.lc.Destroy(); err != nil {
+	if err := c.destroy(); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -451,4 +455,9 @@ func (c *container) delete() error {
 		}
 	}
 	return nil
+}
+
+func (c *container) destroy() error {
+	c.filters.forget(c.cgroup)
+	return c.lc.Destroy()
 }

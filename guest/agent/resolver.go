@@ -77,7 +77,7 @@ func (r *resolver) listen() error {
 	if err != nil {
 		return err
 	}
-	if err := divert("/sys/fs/cgroup", uint16(udp.LocalAddr().(*net.UDPAddr).Port)); err != nil {
+	if err := divert(cgroupRoot, uint16(udp.LocalAddr().(*net.UDPAddr).Port)); err != nil {
 		return errors.Join(err, udp.Close(), tcp.Close())
 	}
 	go r.serveUDP(udp)

@@ -55,7 +55,7 @@ see stty size
 see mkdir /tmp/made
 see ls -ldn /tmp /tmp/made
 see ls -ln /dev /dev/fd/ /proc/1/fd /proc/1/ns
-see ls -ld /proc/1/cwd /proc/1/root /proc/1/exe /proc/1/task/* /sys/fs/cgroup/*
+see ls -ld /proc/1/cwd /proc/1/root /proc/1/exe /proc/1/task/* /sys/fs/cgroup/*.*
 exit 0
 `
 
@@ -237,6 +237,8 @@ func normalize(survey string) string {
 		{`(?m)^\d+ \d+ \d+:\d+ `, "MOUNT "},
 		{`(mnt|pid|ipc|uts|cgroup|pid_for_children) -> \w+:\[40265320[3-9]\d\]`, "$1 -> OWN"},
 		{`(mnt|pid|ipc|uts|cgroup|pid_for_children) -> \w+:\[40265321\d\d\]`, "$1 -> OWN"},
+		{`(?m)^0::/(@spare|terminal)$`, "0::/CGROUP"}, // runm's containers have a namespace
+		{`,favordynmods`, ""}, // a container without one turns it off
 		{`pipe:\[\d+\]`, "PIPE"},
 		{`(peer group|shared:|master:)\d+`, "${1}N"},
 		{`\w\w\w +\d+ \d\d:\d\d `, "DATE "},
@@ -338,3 +340,37 @@ func testSpareKilled(t *testing.T, vm *agenttest.VM) {
 		t.Errorf("after it: %q %d", out, code)
 	}
 }
+
+// TestSpareCgroup holds that the first container is in the spare cgroup if its
+// device rules are the usual ones, that no other is, and that rules are in force.
+func TestSpareCgroup(t *testing.T) {
+	kmsg := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: i64(1), Minor: i64(11), Access: "w"}
+	for _, c := range []struct {
+		name, first, second string
+		rules               []specs.LinuxDeviceCgroup
+	}{
+		{name: "the usual rules", first: "0::/@spare\nclosed\n", second: "0::/second\nclosed\n"},
+		{name: "rules of its own", first: "0::/first\nopen\n", second: "0::/second\nopen\n", rules: []specs.LinuxDeviceCgroup{kmsg}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			vm := bootTemplate(t)
+			for _, run := range []struct{ id, want string }{{"first", c.first}, {"second", c.second}} {
+				vm.Rootfs(t, run.id)
+				spec := sh(run.id, "cat /proc/self/cgroup; mknod /dev/messages c 1 11; true > /dev/messages && echo open || echo closed")
+				spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+					return n.Type == specs.CgroupNamespace
+				})
+				spec.Process.Capabilities.Bounding = append(spec.Process.Capabilities.Bounding, "CAP_MKNOD")
+				spec.Process.Capabilities.Permitted = spec.Process.Capabilities.Bounding
+				spec.Process.Capabilities.Effective = spec.Process.Capabilities.Bounding
+				spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, c.rules...)
+				out, errs, code := vm.Run(t, run.id, spec, "")
+				if out != run.want || code != 0 {
+					t.Errorf("%s: %q %q %d, want %q", run.id, out, errs, code, run.want)
+				}
+			}
+		})
+	}
+}
+
+func i64(n int64) *int64 { return &n }

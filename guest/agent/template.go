@@ -37,6 +37,9 @@ func (s *server) prepare() {
 	if err := s.spare.start(); err != nil {
 		logf("spare init: %v", err)
 	}
+	if err := s.spareCgroup.start(); err != nil {
+		logf("spare cgroup: %v", err)
+	}
 	if err := fillCaches(); err != nil {
 		logf("caches: %v", err)
 	}
