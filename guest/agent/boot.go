@@ -36,7 +36,8 @@ func mountpoints() []mount {
 		{"proc", "/proc", "proc", safe, ""},
 		{"sysfs", "/sys", "sysfs", safe, ""},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
-		{"cgroup2", cgroupRoot, "cgroup2", safe, ""},
+		// To move a process waits for no grace period of RCU.
+		{"cgroup2", cgroupRoot, "cgroup2", safe, "favordynmods"},
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
 		{"mqueue", "/dev/mqueue", "mqueue", safe, ""},
 		{"tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777"},
