@@ -204,7 +204,7 @@ func (c *container) launch(ctx context.Context, st *stdioStreams, execID string,
 	c.mu.Unlock()
 	go func() {
 		p.watch(c.reap, func() {
-			if execID == "" {
+			if execID == "" && !config.Namespaces.IsPrivate(configs.NEWPID) {
 				c.killRest()
 			}
 		})
