@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runc/libcontainer/system"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -71,6 +72,12 @@ func makeThreads() {
 // all types below the one that it encodes), libcontainer makes tables and looks at
 // the kernel.
 func fillCaches() error {
+	if err := os.MkdirAll(stateRoot, 0o700); err != nil {
+		return err
+	}
+	if _, err := system.Stat(os.Getpid()); err != nil { // opens a procfs of its own
+		return err
+	}
 	specconv.KnownMountOptions()
 	cgroups.IsCgroup2UnifiedMode()
 	for _, ns := range configs.NamespaceTypes() {
