@@ -143,9 +143,7 @@ func (s *server) newContainer(ctx context.Context, st *stdioStreams, req *api.Cr
 	if err != nil {
 		return nil, err
 	}
-	if config.Cgroups.Path, err = s.spareCgroup.take(config.Cgroups.Path, config.Cgroups.Resources.Devices); err != nil {
-		return nil, fmt.Errorf("spare cgroup: %w", err)
-	}
+	config.Cgroups.Path = s.spareCgroups.take(config.Cgroups.Path, config.Cgroups.Resources.Devices)
 	end = span(ctx, "libcontainer.Create")
 	lc, err := libcontainer.Create(stateRoot, req.GetId(), config)
 	end()

@@ -64,8 +64,8 @@ func (f *deviceFilters) forget(dir string) {
 	delete(f.rules, dir)
 }
 
-// sameRules reports whether both lists come to the same. Those that forbid less
-// than all, as few do, must be the same.
+// sameRules reports whether both lists are the same, or allowed knows that they
+// come to the same.
 func sameRules(a, b []*devices.Rule) bool {
 	if slices.EqualFunc(a, b, func(a, b *devices.Rule) bool { return *a == *b }) {
 		return true
@@ -83,21 +83,37 @@ type device struct {
 }
 
 // allowed is what a list of rules comes to, as libcontainer understands it
-// (cgroups/devices, emulator): what comes after the last rule for all devices,
-// which forbids them; before the first all are forbidden. It is nil for a list
-// that forbids less than all.
+// (cgroups/devices, emulator): before the first rule all devices are forbidden,
+// and after each that forbids all. It is nil for a list that at any time allows
+// all, or forbids a part of what one rule allows.
 func allowed(list []*devices.Rule) deviceRules {
 	rules := deviceRules{}
 	for _, r := range list {
+		d := device{r.Type, r.Major, r.Minor}
 		switch {
-		case r.Type == devices.WildcardDevice && !r.Allow:
+		case r.Type == devices.WildcardDevice && r.Allow:
+			return nil
+		case r.Type == devices.WildcardDevice:
 			clear(rules)
-		case r.Type == devices.WildcardDevice || !r.Allow:
+		case r.Allow:
+			rules[d] = rules[d].Union(r.Permissions)
+		case rules.pattern(r.Type):
 			return nil
 		default:
-			d := device{r.Type, r.Major, r.Minor}
-			rules[d] = rules[d].Union(r.Permissions)
+			if rules[d] = rules[d].Difference(r.Permissions); rules[d].IsEmpty() {
+				delete(rules, d)
+			}
 		}
 	}
 	return rules
+}
+
+// pattern reports whether one of the rules is for more than one device of node.
+func (rules deviceRules) pattern(node devices.Type) bool {
+	for d := range rules {
+		if d.node == node && (d.major == devices.Wildcard || d.minor == devices.Wildcard) {
+			return true
+		}
+	}
+	return false
 }

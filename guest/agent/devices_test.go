@@ -31,12 +31,39 @@ func TestAllowed(t *testing.T) {
 		{"other order", []*devices.Rule{rule('c', 1, 3, "wmr", true)}, deviceRules{null: "rwm"}},
 		{"taken back", []*devices.Rule{rule('b', 8, 0, "rwm", true), none, rule('c', 1, 3, "r", true)}, deviceRules{null: "r"}},
 		{"wildcard", []*devices.Rule{rule('c', every, every, "m", true)}, deviceRules{{devices.CharDevice, every, every}: "m"}},
-		{"less than all forbidden", []*devices.Rule{rule('c', 1, 3, "r", true), rule('c', 1, 3, "r", false)}, nil},
+		{"a part taken back", []*devices.Rule{rule('c', 1, 3, "rw", true), rule('c', 1, 3, "r", false)}, deviceRules{null: "w"}},
+		{"one taken back", []*devices.Rule{rule('c', 1, 3, "rw", true), rule('c', 1, 3, "rw", false)}, deviceRules{}},
+		{"never allowed", []*devices.Rule{rule('c', 1, 3, "r", true), rule('c', 10, 229, "rwm", false)}, deviceRules{null: "r"}},
+		{"a hole in a pattern", []*devices.Rule{rule('c', 1, every, "rw", true), rule('c', 1, 3, "r", false)}, nil},
 		{"all allowed", []*devices.Rule{rule(devices.WildcardDevice, every, every, "rwm", true)}, nil},
 	} {
 		got := allowed(c.rules)
 		if (got == nil) != (c.want == nil) || !maps.Equal(got, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// What clients ask for is what a spare cgroup has: the lists are those of Debian's
+// Podman and Docker, and of containerd 2.
+func TestUsualRules(t *testing.T) {
+	added := usualRules()[0]
+	none := rule(devices.WildcardDevice, -1, -1, "rwm", false)
+	c := func(major, minor int64) *devices.Rule { return rule('c', major, minor, "rwm", true) }
+	for _, client := range []struct {
+		name  string
+		rules []*devices.Rule
+		want  int
+	}{
+		{"podman", []*devices.Rule{none}, 0},
+		{"containerd", []*devices.Rule{none, c(1, 3), c(1, 8), c(1, 7), c(5, 0), c(1, 5), c(1, 9), c(5, 1), c(136, -1), c(5, 2)}, 1},
+		{"docker", []*devices.Rule{none, c(1, 5), c(1, 3), c(1, 9), c(1, 8), c(5, 0), c(5, 1), rule('c', 10, 229, "rwm", false)}, 1},
+	} {
+		rules := append(client.rules, added...)
+		for n, usual := range usualRules() {
+			if sameRules(rules, usual) != (n == client.want) {
+				t.Errorf("%s: rules %d: %v", client.name, n, n != client.want)
+			}
 		}
 	}
 }

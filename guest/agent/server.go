@@ -24,16 +24,16 @@ import (
 
 // server is the agent's side of the protocol.
 type server struct {
-	rpc         *ttrpc.Server
-	streams     *streams
-	reap        *reaper
-	shm         *shms
-	spare       spare
-	filters     *deviceFilters
-	spareCgroup spareCgroup
-	debug       atomic.Bool
-	traces      traces
-	boot        *recorder // what was done before anybody called
+	rpc          *ttrpc.Server
+	streams      *streams
+	reap         *reaper
+	shm          *shms
+	spare        spare
+	filters      *deviceFilters
+	spareCgroups spareCgroups
+	debug        atomic.Bool
+	traces       traces
+	boot         *recorder // what was done before anybody called
 
 	about    *api.HelloResponse // the same for every Hello
 	resolver resolver
@@ -49,7 +49,7 @@ var _ api.AgentService = (*server)(nil)
 
 func newServer(nics []*api.NIC) (*server, error) {
 	s := &server{streams: newStreams(), reap: newReaper(), shm: newShms(api.ShmDir), filters: newDeviceFilters(), containers: map[string]*container{}}
-	s.spare.reap, s.spareCgroup.filters = s.reap, s.filters
+	s.spare.reap, s.spareCgroups.filters = s.reap, s.filters
 	var err error
 	if s.about, err = describe(nics); err != nil {
 		return nil, err

@@ -237,7 +237,7 @@ func normalize(survey string) string {
 		{`(?m)^\d+ \d+ \d+:\d+ `, "MOUNT "},
 		{`(mnt|pid|ipc|uts|cgroup|pid_for_children) -> \w+:\[40265320[3-9]\d\]`, "$1 -> OWN"},
 		{`(mnt|pid|ipc|uts|cgroup|pid_for_children) -> \w+:\[40265321\d\d\]`, "$1 -> OWN"},
-		{`(?m)^0::/(@spare|terminal)$`, "0::/CGROUP"}, // runm's containers have a namespace
+		{`(?m)^0::/(@spare0|terminal)$`, "0::/CGROUP"}, // runm's containers have a namespace
 		{`,favordynmods`, ""}, // a container without one turns it off
 		{`pipe:\[\d+\]`, "PIPE"},
 		{`(peer group|shared:|master:)\d+`, "${1}N"},
@@ -341,16 +341,19 @@ func testSpareKilled(t *testing.T, vm *agenttest.VM) {
 	}
 }
 
-// TestSpareCgroup holds that the first container is in the spare cgroup if its
-// device rules are the usual ones, that no other is, and that rules are in force.
+// TestSpareCgroup holds that the first container is in a spare cgroup if its
+// device rules are usual ones, that no other is, and that rules are in force.
 func TestSpareCgroup(t *testing.T) {
-	kmsg := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: i64(1), Minor: i64(11), Access: "w"}
+	allow := func(major, minor int64) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"}
+	}
 	for _, c := range []struct {
 		name, first, second string
 		rules               []specs.LinuxDeviceCgroup
 	}{
-		{name: "the usual rules", first: "0::/@spare\nclosed\n", second: "0::/second\nclosed\n"},
-		{name: "rules of its own", first: "0::/first\nopen\n", second: "0::/second\nopen\n", rules: []specs.LinuxDeviceCgroup{kmsg}},
+		{name: "no device", first: "0::/@spare0\nclosed\n", second: "0::/second\nclosed\n"},
+		{name: "console", first: "0::/@spare1\nclosed\n", second: "0::/second\nclosed\n", rules: []specs.LinuxDeviceCgroup{allow(5, 1)}},
+		{name: "another", first: "0::/first\nopen\n", second: "0::/second\nopen\n", rules: []specs.LinuxDeviceCgroup{allow(1, 11)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			vm := bootTemplate(t)
@@ -372,5 +375,3 @@ func TestSpareCgroup(t *testing.T) {
 		})
 	}
 }
-
-func i64(n int64) *int64 { return &n }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/opencontainers/cgroups"
@@ -15,51 +16,64 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 )
 
-// A spareCgroup is made before its container is known, with the device rules that
-// libcontainer adds to every container's; most have no others. Like the spare it
-// is for the first container alone. The zero spareCgroup is none.
-type spareCgroup struct {
+// spareCgroups are made before a container is known, with the device rules that
+// most containers have. Like the spare they are for the first container alone. The
+// zero spareCgroups are none.
+type spareCgroups struct {
 	filters *deviceFilters
 
 	mu   sync.Mutex
-	free bool
+	free []string // paths below cgroupRoot
 }
 
-// No container has this name: ids have no such character (libcontainer's
-// validateID).
-const spareCgroupPath = "/@spare"
-
-// start makes the cgroup.
-func (g *spareCgroup) start() error {
-	var r cgroups.Resources
+// usualRules are the lists of device rules of containers whose config.json asks
+// for no device: libcontainer adds AllowedDevices to each. `runc spec` and Podman
+// name no other, containerd, its CRI plugin and Docker name /dev/console too.
+func usualRules() [][]*devices.Rule {
+	var added []*devices.Rule
 	for _, d := range specconv.AllowedDevices {
-		r.Devices = append(r.Devices, &d.Rule)
+		added = append(added, &d.Rule)
 	}
-	dir := filepath.Join(cgroupRoot, spareCgroupPath)
-	if err := fs2.CreateCgroupPath(dir, &cgroups.Cgroup{Resources: &r}); err != nil {
-		return fmt.Errorf("make: %w", err)
-	}
-	if err := g.filters.setDevices(dir, &r); err != nil {
-		return errors.Join(fmt.Errorf("device rules: %w", err), os.Remove(dir))
-	}
+	console := &devices.Rule{Type: devices.CharDevice, Major: 5, Minor: 1, Permissions: "rwm", Allow: true}
+	return [][]*devices.Rule{added, append([]*devices.Rule{console}, added...)}
+}
+
+// spareCgroupPath is the path of the cgroup with the n-th of the usual rules. No
+// container's has this name: ids have no such character (libcontainer's
+// validateID).
+func spareCgroupPath(n int) string { return "/@spare" + strconv.Itoa(n) }
+
+// start makes the cgroups.
+func (g *spareCgroups) start() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.free = true
+	for n, rules := range usualRules() {
+		r := &cgroups.Resources{Devices: rules}
+		path := spareCgroupPath(n)
+		dir := filepath.Join(cgroupRoot, path)
+		if err := fs2.CreateCgroupPath(dir, &cgroups.Cgroup{Resources: r}); err != nil {
+			return fmt.Errorf("make: %w", err)
+		}
+		if err := g.filters.setDevices(dir, r); err != nil {
+			return errors.Join(fmt.Errorf("device rules: %w", err), os.Remove(dir))
+		}
+		g.free = append(g.free, path)
+	}
 	return nil
 }
 
-// take returns the path of the cgroup for a container with these rules, or its
-// own path. After that there is no spare cgroup any more.
-func (g *spareCgroup) take(own string, rules []*devices.Rule) (path string, err error) {
+// take returns the path of a cgroup for a container with these rules, or own.
+// After that there are no spare cgroups any more: those that nobody takes stay
+// empty, as long as the machine is there.
+func (g *spareCgroups) take(own string, rules []*devices.Rule) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.free {
-		return own, nil
+	free := g.free
+	g.free = nil
+	for _, path := range free {
+		if g.filters.inForce(filepath.Join(cgroupRoot, path), rules) {
+			return path
+		}
 	}
-	g.free = false
-	if dir := filepath.Join(cgroupRoot, spareCgroupPath); !g.filters.inForce(dir, rules) {
-		g.filters.forget(dir)
-		return own, os.Remove(dir)
-	}
-	return spareCgroupPath, nil
+	return own
 }

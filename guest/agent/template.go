@@ -38,8 +38,8 @@ func (s *server) prepare() {
 	if err := s.spare.start(); err != nil {
 		logf("spare init: %v", err)
 	}
-	if err := s.spareCgroup.start(); err != nil {
-		logf("spare cgroup: %v", err)
+	if err := s.spareCgroups.start(); err != nil {
+		logf("spare cgroups: %v", err)
 	}
 	if err := fillCaches(); err != nil {
 		logf("caches: %v", err)
