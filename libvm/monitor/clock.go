@@ -38,7 +38,8 @@ const (
 // clock orders those who set the guest's.
 type clock struct {
 	mu sync.Mutex
-	// base is wallBase when the guest's clock was last compared with the host's.
+	// base is wallBase when the guest's clock was last compared with the host's, 0
+	// before.
 	base time.Duration
 }
 
@@ -56,12 +57,7 @@ func wallBase() time.Duration {
 func (g *guest) setClock(ctx context.Context) error {
 	g.clock.mu.Lock()
 	defer g.clock.mu.Unlock()
-	behind, _, err := g.compareClock(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = g.agent.SetClock(ctx, &api.SetClockRequest{StepNano: behind.Nanoseconds()})
-	return err
+	return g.correctClock(ctx, true)
 }
 
 // keepClock corrects a clock that is certainly wrong. One that may be right is
@@ -69,30 +65,46 @@ func (g *guest) setClock(ctx context.Context) error {
 func (g *guest) keepClock(ctx context.Context) error {
 	g.clock.mu.Lock()
 	defer g.clock.mu.Unlock()
-	behind, within, err := g.compareClock(ctx)
-	if err != nil || behind.Abs() <= within {
-		return err
-	}
-	_, err = g.agent.SetClock(ctx, &api.SetClockRequest{StepNano: behind.Nanoseconds(), Slew: behind.Abs() <= clockError})
-	return err
+	return g.correctClock(ctx, false)
 }
 
-// followClock is keepClock where the host's clock was set, or the host has slept,
-// since the guest's was last compared with it. It waits for nobody to tell of it.
+// followClock is setClock the first time. Later it is keepClock, where the host's
+// clock was set, or the host has slept, since the guest's was last compared with
+// it: it waits for nobody to tell of it.
 func (g *guest) followClock(ctx context.Context) error {
 	g.clock.mu.Lock()
-	moved := (wallBase() - g.clock.base).Abs()
-	g.clock.mu.Unlock()
-	if moved < time.Millisecond {
+	defer g.clock.mu.Unlock()
+	if g.clock.base == 0 {
+		return g.correctClock(ctx, true)
+	}
+	if (wallBase() - g.clock.base).Abs() < time.Millisecond {
 		return nil
 	}
-	return g.keepClock(ctx)
+	return g.correctClock(ctx, false)
+}
+
+// correctClock moves the guest's clock to the host's. It leaves one that may be
+// right, and slews one that is nearly right, unless it must be moved at once.
+// g.clock is locked.
+func (g *guest) correctClock(ctx context.Context, must bool) error {
+	base := wallBase()
+	behind, within, err := g.compareClock(ctx)
+	if err != nil {
+		return err
+	}
+	if must || behind.Abs() > within {
+		step := &api.SetClockRequest{StepNano: behind.Nanoseconds(), Slew: !must && behind.Abs() <= clockError}
+		if _, err := g.agent.SetClock(ctx, step); err != nil {
+			return err
+		}
+	}
+	g.clock.base = base
+	return nil
 }
 
 // compareClock is how far the guest's clock is behind the host's, exact to half
-// of the quickest trip. g.clock is locked.
+// of the quickest trip.
 func (g *guest) compareClock(ctx context.Context) (behind, within time.Duration, err error) {
-	g.clock.base = wallBase()
 	quickest := time.Duration(math.MaxInt64)
 	for range clockTries {
 		asked := time.Now()
@@ -154,9 +166,9 @@ func (a *alarm) close() {
 	}
 }
 
-// keepTime keeps the guest's clock the host's, until the alarm is closed.
+// keepTime makes the guest's clock the host's, and keeps it so until the alarm is
+// closed.
 func (m *monitor) keepTime(a *alarm) {
-	// The clock may have been set before there was an alarm.
 	m.correctClock(m.guest.followClock)
 	for {
 		set, err := a.wait(clockEvery)

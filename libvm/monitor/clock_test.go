@@ -18,9 +18,13 @@ type wrongClock struct {
 	behind, trip time.Duration
 	asked        int
 	moved        []*api.SetClockRequest
+	fails        error
 }
 
 func (w *wrongClock) SetClock(_ context.Context, r *api.SetClockRequest) (*api.SetClockResponse, error) {
+	if w.fails != nil {
+		return nil, w.fails
+	}
 	w.asked++
 	if r.StepNano != 0 {
 		w.moved = append(w.moved, r)
@@ -60,13 +64,20 @@ func TestKeepClock(t *testing.T) {
 	}
 }
 
-// start asks the guest only if the host's clock was set since.
+// start sets the guest's clock if nobody did, and then asks only if the host's
+// clock was set since.
 func TestFollowClock(t *testing.T) {
-	w := &wrongClock{behind: time.Hour}
+	w := &wrongClock{behind: 5 * time.Millisecond}
 	g := &guest{agent: w}
-	if err := g.setClock(context.Background()); err != nil || len(w.moved) != 1 {
+	w.fails = errors.New("no answer")
+	if err := g.followClock(context.Background()); err != w.fails {
+		t.Errorf("%v, want %v", err, w.fails)
+	}
+	w.fails = nil
+	if err := g.followClock(context.Background()); err != nil || len(w.moved) != 1 || w.moved[0].Slew {
 		t.Fatalf("%v, %v", w.moved, err)
 	}
+	w.behind = time.Hour
 	w.asked = 0
 	if err := g.followClock(context.Background()); err != nil || w.asked != 0 {
 		t.Errorf("asked %d times, %v", w.asked, err)

@@ -103,7 +103,9 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 		return fmt.Errorf("entropy: %w", err)
 	}
 	g.hello, err = g.agent.Hello(ctx, &api.HelloRequest{
-		Version:   api.Version,
+		Version: api.Version,
+		// That of the machine's start: it waits for the agent. It is corrected
+		// while nobody waits, before the container is started (followClock).
 		UnixNano:  time.Now().UnixNano(),
 		Entropy:   entropy,
 		ShareType: string(share.Type),
@@ -116,10 +118,6 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 	if g.hello.Version != api.Version {
 		return &agentError{codes.FailedPrecondition, fmt.Sprintf(
 			"agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)}
-	}
-	// Hello's time is that of the machine's start: it waited for the agent.
-	if err := g.setClock(ctx); err != nil {
-		return fmt.Errorf("set the guest's clock: %w", rpcError(err))
 	}
 	return nil
 }
