@@ -13,15 +13,7 @@ out=$CACHE/clients/$({
 	go version
 	cat ./*/go.mod ./*/go.sum "$hack/clients.sh"
 } | sha256sum | cut -c1-16)
-if [ ! -d "$out" ]; then one_at_a_time clients; fi
-if [ -d "$out" ]; then
-	printf '%s\n' "$out"
-	exit 0
-fi
-mkdir -p "$CACHE/clients"
-rm -rf "$CACHE"/clients/.build.* # what a killed build left
-work=$(mktemp -d "$CACHE/clients/.build.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+once "$out" clients
 build() {
 	mkdir -p "$work/$1"
 	(cd "$1" && CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=mod go build -trimpath -ldflags '-s -w' -o "$work/$1/" tool)

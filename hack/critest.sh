@@ -11,15 +11,7 @@ out=$CACHE/clients/critest-$({
 	go version
 	cat "$source"/go.mod "$hack/critest.sh"
 } | sha256sum | cut -c1-16)
-if [ ! -d "$out" ]; then one_at_a_time critest; fi
-if [ -d "$out" ]; then
-	printf '%s\n' "$out"
-	exit 0
-fi
-mkdir -p "$CACHE/clients"
-rm -rf "$CACHE"/clients/.critest.* # what a killed build left
-work=$(mktemp -d "$CACHE/clients/.critest.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+once "$out" critest
 mkdir "$work/bin"
 # A copy: ginkgo's command adds sums that nobody else needs.
 cp "$source"/go.mod "$source"/go.sum "$work"

@@ -69,3 +69,19 @@ one_at_a_time() {
 		flock 9
 	fi
 }
+
+# once OUT NAME, for what is built into the directory OUT: if it is there, perhaps
+# by another script that was waited for, prints OUT and exits. Otherwise the
+# directory work, beside it, is where to build; it ends with the script.
+once() {
+	local dir=${1%/*}
+	if [ ! -d "$1" ]; then one_at_a_time "$2"; fi
+	if [ -d "$1" ]; then
+		printf '%s\n' "$1"
+		exit 0
+	fi
+	mkdir -p "$dir"
+	rm -rf "$dir/.$2".* # what a killed build left
+	work=$(mktemp -d "$dir/.$2.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+}
