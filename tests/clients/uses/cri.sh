@@ -1,10 +1,14 @@
 # shellcheck shell=bash
-# Kubernetes' interface of containerd 2.4, or 1.6, with crictl. Pods are on a
-# bridge.
-PATH=$BUILT/cri-tools:$PATH
+# Kubernetes' interface of containerd 2.4, or 1.6, with crictl.
+# shellcheck source=tests/clients/uses/crilib.sh
+. "$USES/crilib.sh"
 if [ "$CLIENT" = cri ]; then PATH=$BUILT/containerd:$PATH; fi
 
-config_cri() {
+config() {
+	if [ "$CLIENT" = cri16 ]; then
+		config2 "$PAUSE"
+		return
+	fi
 	cat <<-EOF
 		version = 3
 		[plugins."io.containerd.cri.v1.images".pinned_images]
@@ -15,65 +19,14 @@ config_cri() {
 		[plugins."io.containerd.cri.v1.runtime".cni]
 		  bin_dirs = ["/usr/lib/cni"]
 		  conf_dir = "/etc/cni/net.d"
-		[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-		  runtime_type = "io.containerd.runc.v2"
-		[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-		  BinaryName = "/usr/sbin/runc"
-		[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runm]
-		  runtime_type = "io.containerd.runc.v2"
-		[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runm.options]
-		  BinaryName = "$RUNM"
 	EOF
-}
-
-config_cri16() {
-	cat <<-EOF
-		version = 2
-		[plugins."io.containerd.grpc.v1.cri"]
-		  sandbox_image = "$PAUSE"
-		  restrict_oom_score_adj = true
-		  disable_apparmor = true
-		[plugins."io.containerd.grpc.v1.cri".cni]
-		  bin_dir = "/usr/lib/cni"
-		  conf_dir = "/etc/cni/net.d"
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-		  runtime_type = "io.containerd.runc.v2"
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-		  BinaryName = "/usr/sbin/runc"
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runm]
-		  runtime_type = "io.containerd.runc.v2"
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runm.options]
-		  BinaryName = "$RUNM"
-	EOF
+	runtimes io.containerd.cri.v1.runtime
 }
 
 up() {
-	mkdir -p /etc/containerd /etc/cni/net.d
-	config_"$CLIENT" >/etc/containerd/config.toml
-	cat >/etc/cni/net.d/10-pods.conflist <<-EOF
-		{"cniVersion": "0.4.0", "name": "pods", "plugins": [
-			{"type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": true,
-				"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-			{"type": "portmap", "capabilities": {"portMappings": true}}]}
-	EOF
-	cat >/etc/crictl.yaml <<-EOF
-		runtime-endpoint: unix:///run/containerd/containerd.sock
-		timeout: 60
-	EOF
-	daemon containerd containerd
-	soon crictl info
+	serve
 	ctr -n k8s.io images import "$ARCHIVE"
 	crictl images
-}
-
-down() { gone containerd; }
-
-clean() {
-	local p
-	for p in $(crictl pods -q); do
-		crictl stopp "$p"
-		crictl rmp -f "$p"
-	done
 }
 
 # pod NAME [EXTRA]: runs a sandbox, prints its id. EXTRA is more of its JSON.
@@ -239,8 +192,7 @@ use_kill_containerd() {
 	id=$(pod p1)
 	c=$(container p1 c1 'sleep 1000')
 	crictl start "$c"
-	kill -KILL "$(cat "$SCRATCH/containerd.pid")"
-	tail --pid="$(cat "$SCRATCH/containerd.pid")" -f /dev/null
+	gone containerd KILL
 	daemon containerd containerd
 	soon crictl info
 	eq "$(state "$c")" CONTAINER_RUNNING

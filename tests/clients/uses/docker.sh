@@ -95,8 +95,7 @@ use_kill_dockerd() {
 	docker stop -t 0 c1
 }
 again() {
-	kill -KILL "$(cat "$SCRATCH/dockerd.pid")"
-	tail --pid="$(cat "$SCRATCH/dockerd.pid")" -f /dev/null
+	gone dockerd KILL
 	rm -f /run/docker.pid
 	daemon dockerd dockerd
 	soon docker version

@@ -87,11 +87,11 @@ daemon() {
 	echo $! >"$SCRATCH/$name.pid"
 }
 
-# gone NAME: asks the daemon to end and waits for it.
+# gone NAME [SIGNAL]: asks the daemon to end, or kills it, and waits for it.
 gone() {
 	local pid
 	pid=$(cat "$SCRATCH/$1.pid")
-	kill "$pid"
+	kill -"${2-TERM}" "$pid"
 	tail --pid="$pid" -f /dev/null
 }
 

@@ -126,8 +126,7 @@ removed() { nerdctl rm -f c1; }
 
 use_kill_containerd() {
 	run -d --name c1 "$IMAGE" sleep 1000
-	kill -KILL "$(cat "$SCRATCH/containerd.pid")"
-	tail --pid="$(cat "$SCRATCH/containerd.pid")" -f /dev/null
+	gone containerd KILL
 	daemon containerd containerd
 	soon nerdctl info
 	want '{{.State.Status}}' running
