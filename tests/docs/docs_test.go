@@ -95,19 +95,23 @@ func TestPaths(t *testing.T) {
 // its path, a Go test as "directory: TestName" or "directory: TestName/sub".
 func TestSpecification(t *testing.T) {
 	doc := read(t, filepath.Join(root, "SPECIFICATION.md"))
-	row := regexp.MustCompile(`(?m)^\| (\d+\.\d+) \| (.+?) \| (.+?) \|$`)
-	rows := row.FindAllStringSubmatch(doc, -1)
-	if len(rows) < 20 {
-		t.Fatalf("%d promises: has the form of the table changed?", len(rows))
-	}
+	row := regexp.MustCompile(`^\| (\d+\.\d+) \| ([^|]+) \| ([^|]+) \|\n$`)
 	seen := map[string]bool{}
-	for _, r := range rows {
+	for line := range strings.Lines(doc) {
+		r := row.FindStringSubmatch(line)
+		switch {
+		case r == nil && regexp.MustCompile(`^\|\s*\d`).MatchString(line):
+			t.Errorf("not a number, a promise and its tests: %s", line)
+			continue
+		case r == nil:
+			continue
+		}
 		number, tests := r[1], r[3]
 		if seen[number] {
 			t.Errorf("%s is there twice", number)
 		}
 		seen[number] = true
-		if strings.HasPrefix(tests, "measured by `make bench`") {
+		if tests == "measured by `make bench`" && strings.HasPrefix(number, figures) {
 			continue
 		}
 		named := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(tests, -1)
@@ -120,7 +124,13 @@ func TestSpecification(t *testing.T) {
 			}
 		}
 	}
+	if len(seen) < 20 {
+		t.Fatalf("%d promises: has the form of the table changed?", len(seen))
+	}
 }
+
+// figures begins the numbers of targets, which no test holds.
+const figures = "11."
 
 // exists says whether there is the test that name names.
 func exists(name string) error {
@@ -134,6 +144,10 @@ func exists(name string) error {
 		return err
 	}
 	function, sub, _ := strings.Cut(test, "/")
+	declared, err := regexp.Compile(`(?m)^func ` + function + `\(\w+ \*testing\.[TF]\) \{$`)
+	if err != nil {
+		return err
+	}
 	hasFunction, hasSub := false, sub == ""
 	for _, f := range files {
 		data, err := os.ReadFile(f)
@@ -141,7 +155,7 @@ func exists(name string) error {
 			return err
 		}
 		text := string(data)
-		hasFunction = hasFunction || strings.Contains(text, "func "+function+"(")
+		hasFunction = hasFunction || declared.MatchString(text)
 		hasSub = hasSub || strings.Contains(text, fmt.Sprintf("%q", sub))
 	}
 	if !hasFunction || !hasSub {
