@@ -47,8 +47,8 @@ type Config struct {
 	// GuestOverheadMiB is what kernel and agent need in the guest beside the
 	// container's memory limit.
 	GuestOverheadMiB int `toml:"guest_overhead_mib"`
-	// BootTimeoutSeconds bounds the time from starting the VMM to the agent's
-	// first answer.
+	// BootTimeoutSeconds bounds the making of a container: its files, the start
+	// of the VMM, and until the agent has created it.
 	BootTimeoutSeconds int `toml:"boot_timeout_seconds"`
 	// NICs is how many network interfaces a container can have at once. They
 	// are part of the machine before anybody knows how many it takes.
