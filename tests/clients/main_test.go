@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/runm/runm/tests/internal/programs"
 )
 
 // atOnce is how many clients are driven at the same time: each boots machines,
@@ -38,19 +39,9 @@ func testMain(m *testing.M) int {
 }
 
 func findTools() error {
-	if os.Getuid() != 0 {
-		return fmt.Errorf("a container runtime needs root here")
-	}
-	runm := os.Getenv("RUNM")
-	if runm == "" {
-		runm = "../../_output/bin/runm"
-	}
-	runm, err := filepath.Abs(runm)
+	runm, err := programs.Runm()
 	if err != nil {
 		return err
-	}
-	if _, err := os.Stat(runm); err != nil {
-		return fmt.Errorf("the binary under test: %w (run make all, or set RUNM)", err)
 	}
 	runc, err := exec.LookPath("runc")
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"github.com/runm/runm/tests/internal/programs"
 )
 
 // atOnce is how many tests run at the same time: each boots machines, and a
@@ -41,24 +41,9 @@ func testMain(m *testing.M) int {
 
 // findTools finds the runtime and builds the program for guests in dir.
 func findTools(dir string) (err error) {
-	if os.Getuid() != 0 {
-		return fmt.Errorf("a container runtime needs root here")
-	}
-	runm := os.Getenv("RUNM")
-	if runm == "" {
-		runm = "../../_output/bin/runm"
-	}
-	if tools.runm, err = filepath.Abs(runm); err != nil {
+	if tools.runm, err = programs.Runm(); err != nil {
 		return err
 	}
-	if _, err := os.Stat(tools.runm); err != nil {
-		return fmt.Errorf("the binary under test: %w (run make all, or set RUNM)", err)
-	}
-	tools.guest = filepath.Join(dir, "guest")
-	cmd := exec.Command("go", "build", "-o", tools.guest, "./guest")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the guest's program: %w: %s", err, out)
-	}
-	return nil
+	tools.guest, err = programs.BuildGuest(dir)
+	return err
 }

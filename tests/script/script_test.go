@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/tests/internal/leak"
+	"github.com/runm/runm/tests/internal/programs"
 )
 
 const (
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	err := flag.Set("test.parallel", atOnce)
 	if err == nil {
-		runm, err = findRunm()
+		runm, err = programs.Runm()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tests/script:", err)
@@ -48,24 +49,6 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	removeCgroupParents()
 	os.Exit(code)
-}
-
-func findRunm() (string, error) {
-	if os.Getuid() != 0 {
-		return "", errors.New("a container runtime needs root here")
-	}
-	path := os.Getenv("RUNM")
-	if path == "" {
-		path = "../../_output/bin/runm"
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("the binary under test: %w (run make all, or set RUNM)", err)
-	}
-	return path, nil
 }
 
 // removeCgroupParents removes what the scripts' cgroups were in. Not the

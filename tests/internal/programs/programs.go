@@ -1,0 +1,44 @@
+//go:build linux
+
+// Package programs finds and builds what the tests below tests/ run.
+package programs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Runm returns the absolute path of the binary under test: $RUNM, or what `make
+// all` has built. Tests run in directories two below the tree's top.
+func Runm() (string, error) {
+	if os.Getuid() != 0 {
+		return "", errors.New("a container runtime needs root here")
+	}
+	path := os.Getenv("RUNM")
+	if path == "" {
+		path = "../../_output/bin/runm"
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("the binary under test: %w (run make all, or set RUNM)", err)
+	}
+	return path, nil
+}
+
+// BuildGuest builds the program of ./guest for containers that have no C library.
+// It returns its path, in dir.
+func BuildGuest(dir string) (string, error) {
+	path := filepath.Join(dir, "guest")
+	cmd := exec.Command("go", "build", "-o", path, "./guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the guest's program: %w: %s", err, out)
+	}
+	return path, nil
+}
