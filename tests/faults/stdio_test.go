@@ -33,6 +33,30 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
+// startPiped creates and starts the container with a pipe as its stdout, and
+// returns the end to read from.
+func (c *container) startPiped() *os.File {
+	c.t.Helper()
+	r, w := pipe(c.t)
+	cmd := c.creation()
+	cmd.Stdout = w
+	if res := c.finish(cmd); res.code != 0 {
+		c.t.Fatalf("create: status %d: %s", res.code, c.read("stderr"))
+	}
+	c.must(w.Close())
+	c.runs("start", c.id)
+	return r
+}
+
+// waitFull waits until nothing more fits into the pipe.
+func waitFull(t *testing.T, r *os.File) {
+	t.Helper()
+	waitFor(t, "a full pipe", commandTime, func() bool {
+		n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
+		return err == nil && n >= 64<<10-4096
+	})
+}
+
 // What goes through a container comes out as it went in.
 func TestBigCopy(t *testing.T) {
 	t.Parallel()
@@ -149,20 +173,9 @@ func TestOutputIsCompleteWhenStopped(t *testing.T) {
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	c := newBox(t).container("trap '' USR1; echo up >&2; exec yes")
-	r, w := pipe(t)
-	cmd := c.creation()
-	cmd.Stdout = w
-	if res := c.finish(cmd); res.code != 0 {
-		t.Fatalf("create: status %d: %s", res.code, c.read("stderr"))
-	}
-	c.must(w.Close())
-	c.runs("start", c.id)
+	r := c.startPiped()
 	c.prints("stderr", "up\n")
-	full := func() bool { // nothing more fits
-		n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
-		return err == nil && n >= 64<<10-4096
-	}
-	waitFor(t, "a full pipe", commandTime, full)
+	waitFull(t, r)
 	for _, args := range [][]string{{"exec", c.id, "true"}, {"state", c.id}, {"kill", c.id, "USR1"}, {"exec", c.id, "true"}} {
 		began := time.Now()
 		c.runs(args...)
@@ -176,10 +189,7 @@ func TestFlood(t *testing.T) {
 	flood.Stdout = fw
 	c.must(flood.Start())
 	c.must(fw.Close())
-	waitFor(t, "a full pipe", commandTime, func() bool {
-		n, err := unix.IoctlGetInt(int(fr.Fd()), unix.TIOCINQ)
-		return err == nil && n >= 64<<10-4096
-	})
+	waitFull(t, fr)
 	c.runs("exec", c.id, "true")
 	c.must(flood.Process.Kill())
 	_ = flood.Wait()
@@ -215,18 +225,8 @@ func (c *container) waitNoProcess(text string) {
 func TestKillFlood(t *testing.T) {
 	t.Parallel()
 	c := newBox(t).container("exec yes")
-	r, w := pipe(t)
-	cmd := c.creation()
-	cmd.Stdout = w
-	if res := c.finish(cmd); res.code != 0 {
-		t.Fatalf("create: status %d: %s", res.code, c.read("stderr"))
-	}
-	c.must(w.Close())
-	c.runs("start", c.id)
-	waitFor(t, "a full pipe", commandTime, func() bool {
-		n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
-		return err == nil && n >= 64<<10-4096
-	})
+	r := c.startPiped()
+	waitFull(t, r)
 	c.runs("kill", c.id, "KILL")
 	c.waitStopped(soon)
 	c.runs("delete", c.id)
