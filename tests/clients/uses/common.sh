@@ -1,11 +1,25 @@
 # shellcheck shell=bash
 # What Docker, nerdctl and Podman have in common. The list that reads this has
-#   cli ARG...       the client, and in CLI the same as a string for a terminal
-#   run ARG...       its run with the runtime and no network, RUN as a string
-#   net ARG...       its run with the runtime and the default network
-#   GATEWAY          the host's end of that network
-# and may define a use again that is different for it.
+#   CLI              the client's command
+#   RUN_OPTIONS      what each run has: the runtime
+#   CP_FOLLOW        the option of cp that follows a symlink
+#   PRUNE_ALL        the option of volume prune that removes those with names, too
+#   GATEWAY          the host's end of the default network
+# and may define again, after it, what is different for it.
 # Several options are looked at in one container: each one is a machine.
+RUN="$CLI run $RUN_OPTIONS --network none" # on a terminal
+cli() { command $CLI "$@"; }
+run() { cli run $RUN_OPTIONS --network none "$@"; }
+net() { cli run $RUN_OPTIONS "$@"; }
+
+clean() {
+	local ids
+	ids=$(cli ps -aq)
+	[ -z "$ids" ] || cli rm -f -v $ids >/dev/null
+	cli volume prune $PRUNE_ALL -f >/dev/null
+	cli network prune -f >/dev/null
+}
+
 inspect() { cli inspect -f "$1" "${2-c1}"; }
 is() { [ "$(inspect "$1" "${3-c1}")" = "$2" ]; }
 want() { eq "$(inspect "$1" "${3-c1}")" "$2"; }

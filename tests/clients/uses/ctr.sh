@@ -270,7 +270,7 @@ removed() {
 
 use_kill_containerd() {
 	run -d "$IMAGE" c1 sleep 1000
-	kill -KILL "$(cat "$SCRATCH/containerd.pid")"
+	gone containerd KILL
 	daemon containerd containerd
 	soon ctr version
 	eq "$(status c1)" RUNNING

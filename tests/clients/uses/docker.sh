@@ -1,8 +1,12 @@
 # shellcheck shell=bash
 # Docker with its defaults: containerd, the overlay2 driver, json-file logs.
+export CLI=docker
+export RUN_OPTIONS="--runtime $RT"
+export CP_FOLLOW=-L
+export PRUNE_ALL=
+export GATEWAY=172.17.0.1
 # shellcheck source=tests/clients/uses/common.sh
 . "$USES/common.sh"
-
 
 up() {
 	mkdir -p /etc/docker
@@ -20,22 +24,6 @@ up() {
 }
 
 down() { gone dockerd; }
-
-clean() {
-	local ids
-	ids=$(docker ps -aq)
-	[ -z "$ids" ] || docker rm -f -v $ids >/dev/null
-	docker volume prune -f >/dev/null
-	docker network prune -f >/dev/null
-}
-
-export CLI=docker
-export RUN="docker run --runtime $RT --network none"
-export CP_FOLLOW=-L
-export GATEWAY=172.17.0.1
-cli() { docker "$@"; }
-run() { docker run --runtime "$RT" --network none "$@"; }
-net() { docker run --runtime "$RT" "$@"; }
 
 # It can be bound; docs/files.md says what cannot be done with it.
 use_volume_socket() {

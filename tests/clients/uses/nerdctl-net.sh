@@ -13,25 +13,7 @@ use_names() {
 }
 
 use_compose() {
-	mkdir -p "$SCRATCH/compose"
-	cat >"$SCRATCH/compose/compose.yaml" <<-EOF
-		services:
-		  web:
-		    image: $IMAGE
-		    runtime: $RUNTIME
-		    command: sh -c 'mkdir /www; echo web >/www/index.html; echo serving; exec httpd -f -p 80 -h /www'
-		    ports: ["127.0.0.1:8083:80"]
-		  client:
-		    image: $IMAGE
-		    runtime: $RUNTIME
-		    command: sleep 1000
-		    depends_on: [web]
-	EOF
-	cd "$SCRATCH/compose" || return
-	nerdctl compose up -d
-	soon fetch 127.0.0.1:8083
-	eq "$(nerdctl compose ps -q | wc -l)" 2
-	soon eval 'nerdctl compose logs web | grep serving'
+	composed nerdctl compose
 	eq "$(nerdctl compose exec -T client sh -c 'wget -q -O - http://web/; sleep 0.5')" web
 	nerdctl compose kill
 	nerdctl compose down

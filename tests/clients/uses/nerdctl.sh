@@ -1,5 +1,10 @@
 # shellcheck shell=bash
 # nerdctl with containerd 2.4, both built from source.
+export CLI=nerdctl
+export RUN_OPTIONS="--runtime $RUNTIME"
+export CP_FOLLOW=-L
+export PRUNE_ALL=-a
+export GATEWAY=10.4.0.1
 # shellcheck source=tests/clients/uses/common.sh
 . "$USES/common.sh"
 
@@ -28,22 +33,6 @@ up() {
 }
 
 down() { gone containerd; }
-
-clean() {
-	local ids
-	ids=$(nerdctl ps -aq)
-	[ -z "$ids" ] || nerdctl rm -f -v $ids >/dev/null
-	nerdctl volume prune -a -f >/dev/null
-	nerdctl network prune -f >/dev/null
-}
-
-export CLI=nerdctl
-export RUN="nerdctl run --runtime $RUNTIME --network none"
-export CP_FOLLOW=-L
-export GATEWAY=10.4.0.1
-cli() { nerdctl "$@"; }
-run() { nerdctl run --runtime "$RUNTIME" --network none "$@"; }
-net() { nerdctl run --runtime "$RUNTIME" "$@"; }
 
 # -- Where nerdctl is not as the others, with any runtime.
 

@@ -18,6 +18,30 @@ host_server() {
 # client OPTION... URL: what a container gets from there.
 client() { net --rm "${@:1:$#-1}" "$IMAGE" wget -q -O - "${!#}"; }
 
+# composed COMMAND...: with that compose, a web server and a client are up.
+composed() {
+	mkdir -p "$SCRATCH/compose"
+	cat >"$SCRATCH/compose/docker-compose.yml" <<-EOF
+		version: "2.4"
+		services:
+		  web:
+		    image: $IMAGE
+		    runtime: ${RUN_OPTIONS#--runtime }
+		    command: sh -c 'mkdir /www; echo web >/www/index.html; echo serving; exec httpd -f -p 80 -h /www'
+		    ports: ["127.0.0.1:8083:80"]
+		  client:
+		    image: $IMAGE
+		    runtime: ${RUN_OPTIONS#--runtime }
+		    command: sleep 1000
+		    depends_on: [web]
+	EOF
+	cd "$SCRATCH/compose" || return
+	"$@" up -d
+	soon fetch 127.0.0.1:8083
+	eq "$("$@" ps -q | wc -l)" 2
+	soon eval "$* logs web | grep serving"
+}
+
 use_bridge() {
 	server c1 -p 127.0.0.1:8080:80
 	soon fetch "$(ip_of c1)"

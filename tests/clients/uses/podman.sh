@@ -1,8 +1,13 @@
 # shellcheck shell=bash
 # Podman as root, with cgroupfs and log files as on a host without systemd.
+export CLI="podman --runtime $RT"
+export RUN_OPTIONS="--cgroup-parent /$NAME"
+export CP_FOLLOW=
+export PRUNE_ALL=
+export GATEWAY=10.88.0.1
 # shellcheck source=tests/clients/uses/common.sh
 . "$USES/common.sh"
-
+podman() { cli "$@"; }
 
 up() {
 	mkdir -p /etc/containers
@@ -36,15 +41,6 @@ clean() {
 	podman volume prune -f >/dev/null
 	podman network prune -f >/dev/null
 }
-
-podman() { command podman --runtime "$RT" "$@"; }
-export CLI="podman --runtime $RT"
-export RUN="$CLI run --cgroup-parent /$NAME --network none"
-export CP_FOLLOW=
-export GATEWAY=10.88.0.1
-cli() { podman "$@"; }
-run() { podman run --cgroup-parent "/$NAME" --network none "$@"; }
-net() { podman run --cgroup-parent "/$NAME" "$@"; }
 
 use_export() {
 	run -d --name c1 "$IMAGE" sh -c 'echo new >/new; sleep 1000'
