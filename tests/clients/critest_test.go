@@ -3,7 +3,6 @@
 package clients
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/xml"
 	"errors"
@@ -19,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/runm/runm/tests/internal/lines"
 )
 
 // registryAddress is where the sandbox has its images from.
@@ -171,32 +172,25 @@ func loadSpecs(t *testing.T) map[string]expectation {
 
 func parseSpecs(in io.Reader) (map[string]expectation, error) {
 	all := map[string]expectation{}
-	lines := bufio.NewScanner(in)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
+	err := lines.Each(in, func(line string) (string, error) {
 		line, reason, _ := strings.Cut(line, " # ")
 		f := strings.Fields(line)
 		if len(f) < 3 {
-			return nil, fmt.Errorf("line %d: %d columns, want at least 3", n, len(f))
+			return "", fmt.Errorf("%d columns, want at least 3", len(f))
 		}
 		for _, outcome := range f[:2] {
 			if !slices.Contains([]string{"pass", "fail", "skip"}, outcome) {
-				return nil, fmt.Errorf("line %d: expected %q", n, outcome)
+				return "", fmt.Errorf("expected %q", outcome)
 			}
 		}
 		name := strings.Join(f[2:], " ")
 		if (f[0] == "fail" || f[0] != f[1]) && reason == "" {
-			return nil, fmt.Errorf("line %d: to fail takes a reason", n)
-		}
-		if _, ok := all[name]; ok {
-			return nil, fmt.Errorf("line %d: %s twice", n, name)
+			return "", errors.New("to fail takes a reason")
 		}
 		all[name] = expectation{map[string]string{"runc": f[0], "runm": f[1]}, reason}
-	}
-	return all, lines.Err()
+		return name, nil
+	})
+	return all, err
 }
 
 func reportSpecs(t *testing.T, found map[string]map[string]string, expected map[string]expectation) {

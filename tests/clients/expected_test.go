@@ -3,12 +3,14 @@
 package clients
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/runm/runm/tests/internal/lines"
 )
 
 // An expectation is one line of expected.txt.
@@ -43,32 +45,25 @@ func loadExpected(t *testing.T) map[string]expectation {
 
 func parseExpected(in io.Reader) (map[string]expectation, error) {
 	all := map[string]expectation{}
-	lines := bufio.NewScanner(in)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
+	err := lines.Each(in, func(line string) (string, error) {
 		f := strings.Fields(line)
 		if len(f) < 4 {
-			return nil, fmt.Errorf("line %d: %d columns, want at least 4", n, len(f))
+			return "", fmt.Errorf("%d columns, want at least 4", len(f))
 		}
 		e := expectation{results: map[string]string{"runc": f[2], "runm": f[3]}, reason: strings.Join(f[4:], " ")}
 		for _, r := range e.results {
 			if r != "pass" && r != "fail" && r != "any" {
-				return nil, fmt.Errorf("line %d: expected %q", n, r)
+				return "", fmt.Errorf("expected %q", r)
 			}
 		}
 		if (f[2] != "pass" || f[3] != "pass") && e.reason == "" {
-			return nil, fmt.Errorf("line %d: not to pass takes a reason", n)
+			return "", errors.New("not to pass takes a reason")
 		}
 		name := f[0] + " " + f[1]
-		if _, ok := all[name]; ok {
-			return nil, fmt.Errorf("line %d: %s twice", n, name)
-		}
 		all[name] = e
-	}
-	return all, lines.Err()
+		return name, nil
+	})
+	return all, err
 }
 
 func TestExpectedRejects(t *testing.T) {

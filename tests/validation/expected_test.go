@@ -3,13 +3,14 @@
 package validation
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/runm/runm/tests/internal/lines"
 )
 
 // Classes of programs, as expected.txt explains them.
@@ -52,22 +53,12 @@ func loadExpected(t *testing.T) []expectation {
 
 func parseExpected(in io.Reader) ([]expectation, error) {
 	var list []expectation
-	lines := bufio.NewScanner(in)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
+	err := lines.Each(in, func(line string) (string, error) {
 		e, err := parseLine(line)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-		if slices.ContainsFunc(list, func(o expectation) bool { return o.program == e.program }) {
-			return nil, fmt.Errorf("line %d: %s twice", n, e.program)
-		}
 		list = append(list, e)
-	}
-	return list, lines.Err()
+		return e.program, err
+	})
+	return list, err
 }
 
 func parseLine(line string) (expectation, error) {
