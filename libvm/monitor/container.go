@@ -182,7 +182,7 @@ func (m *monitor) accept(c *container) error {
 // share writes into the states whose the machine is: memory and overhead, and
 // who does not have it alone.
 func (m *monitor) share(c *container) error {
-	if c.setup == m.setup {
+	if m.first(c) {
 		m.log, m.payer = c.log, c
 	}
 	c.state.GuestMemoryBytes = int64(m.setup.Plan.Machine.MemoryMiB) << 20
@@ -304,7 +304,7 @@ func (m *monitor) take(c *container, s Step) error {
 		}
 		return c.create.Send(Step{Kind: StepLimited})
 	case StepCommit:
-		if err := c.create.Send(Step{Kind: StepCommitted, Booted: c.setup == m.setup && m.booted}); err != nil {
+		if err := c.create.Send(Step{Kind: StepCommitted, Booted: m.first(c) && m.guest.booted}); err != nil {
 			return errCreateGone
 		}
 		m.commit(c)
@@ -344,7 +344,7 @@ func (m *monitor) holderRuns(c *container, id proc.ID) error {
 	c.undo.Push(c.cgroup.Destroy)
 	c.state.Holder, c.state.CgroupPaths = id, c.cgroup.Paths()
 	c.undo.Push(c.endHolder)
-	if c.setup == m.setup {
+	if m.first(c) {
 		// The machine's taps need not wait for the cgroup.
 		if err := m.findNamespace(id.Pid); err != nil {
 			return err
@@ -356,7 +356,7 @@ func (m *monitor) holderRuns(c *container, id proc.ID) error {
 	if err := c.cgroup.Join(id.Pid); err != nil {
 		return err
 	}
-	if c.setup == m.setup {
+	if m.first(c) {
 		close(m.joined)
 	}
 	c.log.Debug("holder is in the cgroup")
@@ -405,7 +405,7 @@ func (m *monitor) fail(c *container, cause error) {
 	for _, r := range c.destroyers {
 		r.reply(Reply{})
 	}
-	m.failed = m.failed || c.setup == m.setup
+	m.failed = m.failed || m.first(c)
 }
 
 // endMaking waits for the end of the container's making, however that ends, and
@@ -434,7 +434,7 @@ func (m *monitor) endMaking(c *container) error {
 // unmake takes a container away that was made and not committed. A first
 // container's machine goes with it: nobody can have joined it.
 func (m *monitor) unmake(c *container) error {
-	if c.setup == m.setup {
+	if m.first(c) {
 		m.endMachine()
 		c.stdio.close()
 		return nil
@@ -464,7 +464,7 @@ func (m *monitor) kill(ctx context.Context, c *container) {
 
 // unstage takes the container's files out of a machine that goes on.
 func (m *monitor) unstage(c *container) error {
-	if c.setup == m.setup {
+	if m.first(c) {
 		return nil
 	}
 	var errs []error

@@ -33,6 +33,8 @@ type guest struct {
 	session *yamux.Session
 	agent   api.AgentService
 	client  *ttrpc.Client
+	// booted: the machine is none that was cloned.
+	booted bool
 	// gone gets the machine's end, once.
 	gone chan error
 	// hello is what the agent said first.

@@ -64,7 +64,6 @@ type monitor struct {
 	// namespace gets the holder's network namespace, if the machine has NICs.
 	namespace chan *network.Namespace
 	failed    bool // the first container never came to be
-	booted    bool // the machine is none that was cloned
 }
 
 // NewDriver makes the driver of a setup; main chooses which there are.
@@ -184,6 +183,9 @@ func (m *monitor) endMachine() {
 	}
 	<-closed
 }
+
+// first says whether c is the container that the machine was made for.
+func (m *monitor) first(c *container) bool { return c.setup == m.setup }
 
 // last says whether c is the only container left.
 func (m *monitor) last(c *container) bool {

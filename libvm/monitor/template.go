@@ -40,8 +40,11 @@ func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config)
 		return nil, fmt.Errorf("start the machine: %w", err)
 	}
 	g, err := newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started)
-	m.booted = err == nil
-	return g, err
+	if err != nil {
+		return nil, err
+	}
+	g.booted = true
+	return g, nil
 }
 
 // cloneGuest starts the machine from its template. It returns nil where there is
