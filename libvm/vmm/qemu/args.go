@@ -21,11 +21,11 @@ const (
 
 	// What TCG keeps of its translations at most, in MiB; it starts again when
 	// that is full, and never gives it back. QEMU would take up to 1 GiB of the
-	// container's memory. A boot fills 50, a clone's first container 26; with
-	// half of the former a boot takes a quarter longer, and programs that run
-	// are no slower with 32 than with 128 (docs/performance.md).
+	// container's memory. A boot fills 50, with half of it takes a quarter longer.
+	// The making of a clone's container fills 26 to 30, and its program must find
+	// room beside that: starting again costs it some 0.3 s (docs/performance.md).
 	tcgBootMiB  = 64
-	tcgCloneMiB = 32
+	tcgCloneMiB = 48
 	tcgCPUMiB   = 16 // for each vCPU but the first
 
 	// maxTransports is how many virtio devices a machine can have: microvm
