@@ -34,6 +34,12 @@ const (
 	maxTransportsMicrovm = 8
 	maxTransportsVirt    = 32
 
+	// qemuMalloc has QEMU's libc map each block of 32 KiB and more by itself.
+	// Otherwise a block of 1 MiB, given back while QEMU starts, makes it take all
+	// smaller ones from the heap, where virtqueues that no guest uses are cleared,
+	// and old tables of TCG stay (mallopt(3), M_MMAP_THRESHOLD; docs/performance.md).
+	qemuMalloc = "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=32768:glibc.malloc.top_pad=32768"
+
 	// reportingOrder is the smallest block of free memory that the guest
 	// gives back, as a power of two of pages: 32 KiB. Linux would wait for
 	// 2 MiB; docs/drivers.md has the measurement.

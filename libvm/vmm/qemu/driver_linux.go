@@ -75,7 +75,7 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config, mem memory) (m *mach
 		return nil, err
 	}
 	if err := d.launch(ctx, m, daemons, program{
-		name: "QEMU", path: d.QEMU, args: args, files: in.files,
+		name: "QEMU", path: d.QEMU, args: args, env: []string{qemuMalloc}, files: in.files,
 		confine: func() error { return confine(qemuCaps(cfg, d.Host), []string{d.QEMU, cfg.Kernel, cfg.Initrd}) },
 	}, &u); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -269,6 +270,38 @@ func TestConfinement(t *testing.T) {
 			if target, err := os.Readlink(fd); err == nil && target == secret.Name() {
 				t.Errorf("process %d has inherited %s", i, target)
 			}
+		}
+	}
+}
+
+// TestMalloc: QEMU's libc does what it is told by qemuMalloc. What it does not
+// know it ignores without a word, and glibc's loader says what it has understood.
+func TestMalloc(t *testing.T) {
+	g := vmmtest.Boot(t, driver(t), config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir()))
+	defer g.End()
+	g.Do("echo up") // until then it may be the shell that starts it
+	pid := g.Machine.(vmm.Processes).Pids()[0]
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loader := regexp.MustCompile(`/\S*/ld-linux-\S+`).FindString(string(maps))
+	if loader == "" {
+		t.Fatalf("no glibc in\n%s", maps)
+	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(loader, "--list-tunables")
+	cmd.Env = strings.Split(strings.TrimRight(string(env), "\x00"), "\x00")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"glibc.malloc.mmap_threshold: 0x8000 ", "glibc.malloc.top_pad: 0x8000 "} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
 }

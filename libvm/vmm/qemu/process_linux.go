@@ -36,6 +36,7 @@ type program struct {
 	name  string // for errors
 	path  string
 	args  []string
+	env   []string   // besides PATH, HOME and LC_ALL
 	files []*os.File // become the descriptors 3, 4, …; the caller closes them
 	// confine, when set, runs on the thread that forks, just before, and may
 	// restrict it for good.
@@ -52,7 +53,7 @@ func launch(prog program) (*process, error) {
 	p.cmd.ExtraFiles = prog.files
 	p.cmd.WaitDelay = stderrGrace
 	// What the caller has in its environment is not the child's business.
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C"}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C"}, prog.env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go p.run(prog, started)
