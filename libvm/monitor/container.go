@@ -219,20 +219,23 @@ func (m *monitor) overhead(c *container, spec *specs.Spec) int64 {
 	return max(0, guest) + cgroup.VMMMemoryBytes
 }
 
-// moveMachine puts the machine into the cgroup of the oldest other container, so
-// that the payer's can be removed.
-func (m *monitor) moveMachine() error {
-	old := m.payer
-	m.payer = nil
+// heir is the oldest container but the payer, nil if there is none that is not
+// just being created.
+func (m *monitor) heir() *container {
+	var heir *container
 	for _, c := range m.containers {
-		if c != old && c.create == nil && (m.payer == nil || c.state.Created.Before(m.payer.state.Created)) {
-			m.payer = c
+		if c != m.payer && c.create == nil && (heir == nil || c.state.Created.Before(heir.state.Created)) {
+			heir = c
 		}
 	}
-	if m.payer == nil {
-		return errors.New("no container is left that could have it")
-	}
-	c := m.payer
+	return heir
+}
+
+// moveMachine puts the machine into the cgroup of c, so that the payer's can be
+// removed.
+func (m *monitor) moveMachine(c *container) error {
+	old := m.payer
+	m.payer = c
 	c.state.OverheadBytes = m.overhead(c, c.state.Spec)
 	cg, err := hostCgroup(c.state)
 	if err != nil {
@@ -515,14 +518,16 @@ func (m *monitor) finish(c *container, e ended) {
 	}
 	c.status = specs.StateStopped
 	c.listener.Close()
-	paid := m.payer == c && !m.last(c)
+	heir := m.heir()
+	paid := m.payer == c && heir != nil
 	span := c.life().Begin(laneOwner, "machine ended")
 	switch {
-	case m.last(c):
+	case m.last(c), m.payer == c && !paid:
+		// Those that are just being created fail with it.
 		m.endMachine()
 		c.log.Debug("machine is gone")
 	case paid:
-		if err := m.moveMachine(); err != nil {
+		if err := m.moveMachine(heir); err != nil {
 			c.log.Error("move the machine to another container's cgroup: ", err)
 		}
 	}

@@ -202,6 +202,32 @@ func TestPodKilledCreate(t *testing.T) {
 	sandbox.wantNothing()
 }
 
+// A sandbox that ends while its first member is being created has nobody to leave
+// the machine to: both are gone.
+func TestPodEndsDuringCreate(t *testing.T) {
+	t.Parallel()
+	sandbox := newBox(t).sandbox()
+	sandbox.up()
+	c := sandbox.member("exec sleep 1000", specs.NetworkNamespace)
+	waits, goes := c.box.path("waits"), c.box.path("goes")
+	c.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{
+		c.hook("touch " + waits + "; until [ -e " + goes + " ]; do sleep 0.01; done"),
+	}}
+	create := c.creation()
+	c.must(create.Start())
+	waitFor(t, "the hook runs", commandTime, func() bool {
+		_, err := os.Stat(waits)
+		return err == nil
+	})
+	sandbox.runs("delete", "--force", sandbox.id)
+	c.must(os.WriteFile(goes, nil, 0o600))
+	var exit *exec.ExitError
+	if err := create.Wait(); !errors.As(err, &exit) {
+		t.Errorf("create: %v, want it to fail", err)
+	}
+	sandbox.wantNothing()
+}
+
 // When a member's holder is killed, that container is over; when the machine's
 // processes are, all are.
 func TestPodKillOurProcesses(t *testing.T) {
