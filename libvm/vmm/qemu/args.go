@@ -247,6 +247,9 @@ func cmdline(cfg *vmm.Config, host Host) []string {
 	}
 	// There is no ACPI to power off by: a triple fault ends the machine.
 	words = append(words, "reboot=t", "8250.nr_uarts=1")
+	// A guest with memory above 4 GiB keeps 64 MiB back, cleared, for devices
+	// that cannot reach it. Ours can.
+	words = append(words, "swiotlb=noforce")
 	if cfg.Accel == vmm.AccelTCG && host.TSCKHz > 0 {
 		// TCG passes the host's TSC on. Told its rate, the guest has a clock
 		// finer than the 10 ms of jiffies, which it falls back to otherwise.
