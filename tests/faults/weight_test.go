@@ -3,10 +3,49 @@
 package faults
 
 import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
 )
+
+// heaviest is what a template of 512 MiB may have, in MiB: the kernel's code and
+// constants are 8 of it, its table of pages 8, the agent's file 9.
+const heaviest = 36
+
+// Every clone has a copy of what its template has in memory: no padding, no space
+// that nothing is in yet, no free pages.
+func TestTemplateHasNoDeadWeight(t *testing.T) {
+	t.Parallel()
+	s := warm(t, "")
+	memory, err := os.Open(filepath.Join(s.make(), "memory"))
+	s.must(err)
+	defer memory.Close()
+	alike := map[byte]int{} // pages that are one byte again and again, by that byte
+	for page := make([]byte, 4096); ; {
+		_, err := io.ReadFull(memory, page)
+		if err == io.EOF {
+			break
+		}
+		s.must(err)
+		if bytes.Count(page, page[:1]) == len(page) {
+			alike[page[0]]++
+		}
+	}
+	delete(alike, 0) // holes
+	for b, n := range alike {
+		if n > 64 {
+			t.Errorf("%d pages of nothing but %#02x", n, b)
+		}
+	}
+	if mib := s.list()[0].Bytes >> 20; mib > heaviest {
+		t.Errorf("the template has %d MiB, want at most %d", mib, heaviest)
+	}
+	s.wantNothing()
+}
 
 // What a clone frees goes back to the host and is not kept in lists.
 func TestCloneKeepsNoFreePages(t *testing.T) {
