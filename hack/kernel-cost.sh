@@ -70,7 +70,7 @@ fresh() {
 	mkdir -p "$work/linux" "$work/upper" "$work/index"
 	mount -t overlay -o "lowerdir=$work/whole,upperdir=$work/upper,workdir=$work/index" overlay "$work/linux"
 }
-leave() { if mountpoint -q "$work/linux"; then umount "$work/linux"; fi; }
+leave() { if mountpoint -q "$work/linux"; then umount -l "$work/linux"; fi; } # its make may still be ending
 # compile GROUP makes the kernel without it in $work/linux; it gives way to
 # everything else that runs.
 compile() (
@@ -144,7 +144,7 @@ counted() {
 	done
 	rm -f "$work/asm"
 	boot "$1" 1000000 -icount shift=0,sleep=off || return
-	printf '%d\t%d\t%d\t' $(($(stat -c %s "$1") / 1024)) "$(size "$1" | awk 'NR == 2 { print $4 / 1024 }')" "$blocks"
+	printf '%d\t%d\t%d\t' $(($(stat -c %s "$1") / 1024)) "$(size "$1" | awk 'NR == 2 { print int($4 / 1024) }')" "$blocks"
 	awk -v all=$((memory * 1024)) '
 		/Attempted to kill init/ { gsub(/[][]/, ""); kilo = $1 * 1000000 }
 		/^\[.*\]  free:[0-9]/ { for (i = 1; i <= NF; i++) if (split($i, f, ":") == 2 && f[1] ~ /^free(_pcp)?$/) pages += f[2] }
@@ -172,6 +172,7 @@ measure() {
 
 [ "$(id -u)" = 0 ] || die "trees are overlaid, which takes root" "sudo hack/kernel-cost.sh"
 trap leave EXIT
+trap 'exit 1' INT TERM # else a build that was ended counts as one that failed
 leave
 if [ "$(cat "$work/whole.hash" 2>/dev/null)" != "$(kernel_hash)" ]; then build_whole; fi
 for group in "${groups[@]}"; do build "$group"; done
