@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // heaviest is what a template of 512 MiB may have, in MiB: the kernel's code and
@@ -68,4 +69,57 @@ func TestCloneKeepsNoFreePages(t *testing.T) {
 	}
 	c.runs("delete", "--force", c.id)
 	s.wantNothing()
+}
+
+// A container that does nothing takes no processor time: its machine comes to rest,
+// whether booted or cloned.
+func TestIdleContainerRests(t *testing.T) {
+	t.Parallel()
+	for _, template := range []string{"off", "on"} {
+		t.Run("template "+template, func(t *testing.T) {
+			t.Parallel()
+			s := warm(t, "")
+			c := s.container("echo up; exec sleep 1000")
+			if template == "off" {
+				c.spec.Annotations = map[string]string{"dev.runm.template": "off"}
+			} else {
+				s.make()
+			}
+			c.up()
+			qemu := c.processes()["qemu"]
+			// Free pages are reported for some seconds, and the clock is looked at
+			// once a minute; what wakes without an end is never quiet for so long.
+			const quiet, most = 5 * time.Second, 10
+			waitFor(t, "the machine rests", commandTime, func() bool {
+				before := sleeps(t, qemu)
+				<-time.After(quiet)
+				return sleeps(t, qemu)-before <= most
+			})
+			c.runs("delete", "--force", c.id)
+			s.wantNothing()
+		})
+	}
+}
+
+// sleeps is how often the threads of a process have gone to sleep.
+func sleeps(t *testing.T, pid int) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/status")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("threads of %d: %d, %v", pid, len(files), err)
+	}
+	sum := 0
+	for _, name := range files {
+		status, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`(?m)^voluntary_ctxt_switches:\t(\d+)$`).FindSubmatch(status)
+		if m == nil {
+			t.Fatalf("%s: %q", name, status)
+		}
+		n, _ := strconv.Atoi(string(m[1]))
+		sum += n
+	}
+	return sum
 }
