@@ -226,23 +226,22 @@ ip link set lo up; ip link set rvin up; ip addr add 10.99.7.2/24 dev rvin`)
 }
 
 // netns makes a network namespace with script, and returns its path, which is
-// a mount that lasts as long as the test.
+// there as long as the test. It is no mount: tests beside this one copy mounts
+// into namespaces of their own, where they stay.
 func (c *container) netns(script string) string {
 	c.t.Helper()
-	path := filepath.Join(c.box.dir, "netns")
-	c.must(os.WriteFile(path, nil, 0o600))
-	made := make(chan error)
+	made, over := make(chan error), make(chan struct{})
+	var thread int
 	go func() {
 		// The thread is not given back: it ends with the namespace.
 		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-		}
-		made <- err
+		thread = unix.Gettid()
+		made <- unix.Unshare(unix.CLONE_NEWNET)
+		<-over
 	}()
 	c.must(<-made)
-	c.t.Cleanup(func() { c.must(unix.Unmount(path, unix.MNT_DETACH)) })
+	c.t.Cleanup(func() { close(over) })
+	path := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), thread)
 	c.sh(fmt.Sprintf("nsenter --net=%s sh -ec '%s'", path, script))
 	return path
 }
