@@ -121,19 +121,17 @@ func enableControllers(root string) error {
 // wakeups and 3 ms of processor time in each second of each container under TCG.
 // root is /proc/sys.
 func rest(root string) error {
-	for _, set := range []struct{ name, value string }{
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for _, set := range []struct{ path, value string }{
 		{"vm/compaction_proactiveness", "0"},
 		{"vm/stat_interval", "10"}, // seconds
 	} {
-		f, err := os.OpenFile(filepath.Join(root, set.name), os.O_WRONLY, 0)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // a kernel without it
-		}
-		if err != nil {
-			return err
-		}
-		_, err = f.WriteString(set.value)
-		if err := errors.Join(err, f.Close()); err != nil {
+		err := writeSysctl(dir, set.path, set.value)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without it
 			return err
 		}
 	}

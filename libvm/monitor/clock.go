@@ -169,7 +169,7 @@ func (a *alarm) close() {
 // keepTime makes the guest's clock the host's, and keeps it so until the alarm is
 // closed.
 func (m *monitor) keepTime(a *alarm) {
-	m.correctClock(m.guest.followClock)
+	m.checkClock(m.guest.followClock)
 	for {
 		set, err := a.wait(clockEvery)
 		switch {
@@ -181,13 +181,13 @@ func (m *monitor) keepTime(a *alarm) {
 		case set:
 			m.log.Debug("the host's clock was set")
 		}
-		m.correctClock(m.guest.keepClock)
+		m.checkClock(m.guest.keepClock)
 	}
 }
 
-// correctClock calls one of the guest's, if the machine runs: resume sets the
+// checkClock calls a method of the guest's, if the machine runs: resume sets the
 // clock of one that does not.
-func (m *monitor) correctClock(correct func(context.Context) error) {
+func (m *monitor) checkClock(correct func(context.Context) error) {
 	m.vcpus.mu.RLock()
 	defer m.vcpus.mu.RUnlock()
 	if m.vcpus.stopped {

@@ -170,7 +170,9 @@ func (m *monitor) start(c *container, r request) {
 		err := m.wiring.await(ctx)
 		network.End()
 		if err == nil {
+			clock := trace.Begin(r.context(ctx), "clock") // create left it to be set
 			err = m.guest.followClock(ctx)
+			clock.End()
 		}
 		if err == nil {
 			_, err = m.guest.agent.Start(r.context(ctx), &api.StartRequest{Id: c.id})
