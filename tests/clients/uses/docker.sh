@@ -41,6 +41,7 @@ use_attach() {
 	attached=$!
 	soon logged 'got one'
 	kill $attached 2>/dev/null || true
+	wait # for what feeds it, which asks for logs of the container
 }
 logged() { docker logs c1 2>&1 | grep -q "$1"; }
 
