@@ -25,7 +25,8 @@ import (
 
 // A template is made by a process of its own, so that nobody waits for it: it
 // outlives the create that starts it, keeps none of its files, and is the last
-// whom the host's scheduler serves.
+// whom the host's scheduler serves. One that somebody waits for is served as its
+// caller is.
 
 // Arg0 is the name under which runm is this process.
 const Arg0 = "runm-template"
@@ -37,9 +38,9 @@ const (
 )
 
 const (
-	// lowest is the priority of the builder and its machine.
+	// lowest is the priority of a builder that nobody waits for, and of its machine.
 	lowest = 19
-	// buildTimeout bounds a build: on a busy host that priority gets little.
+	// buildTimeout bounds a build: on a busy host the lowest priority gets little.
 	buildTimeout = 10 * time.Minute
 	// retryAfter is how long no template of a shape is made in the background
 	// after one could not be made, or not be cloned.
@@ -148,8 +149,15 @@ func run(newDriver NewDriver, result *os.File) error {
 	if err := proc.CloseLeaked(fdResult + 1); err != nil {
 		return err
 	}
-	if err := yield(os.Getpid()); err != nil {
+	st, err := result.Stat()
+	if err != nil {
 		return err
+	}
+	wanted := st.Mode()&os.ModeNamedPipe != 0 // somebody waits
+	if !wanted {
+		if err := yield(os.Getpid()); err != nil {
+			return err
+		}
 	}
 	var o Order
 	in := os.NewFile(fdOrder, "order")
@@ -161,11 +169,6 @@ func run(newDriver NewDriver, result *os.File) error {
 	if !ok {
 		return fmt.Errorf("templates: %w", vmm.ErrNotSupported)
 	}
-	st, err := result.Stat()
-	if err != nil {
-		return err
-	}
-	wanted := st.Mode()&os.ModeNamedPipe != 0 // somebody waits
 	ctx, cancel := context.WithTimeoutCause(context.Background(), buildTimeout,
 		fmt.Errorf("not made within %v", buildTimeout))
 	defer cancel()

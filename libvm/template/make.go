@@ -21,18 +21,19 @@ import (
 
 // Make makes the template of cfg's shape, unless it is there: it boots a machine
 // without a container, saves it and ends it. Only one process makes a template
-// at a time: it waits for its turn if wait is set, else returns ErrBusy. On
+// at a time. If it is wanted, which is that somebody waits for it, Make waits for
+// its turn; else it returns ErrBusy, and its machine yields to all others. On
 // error nothing is left.
 //
 // The caller has a network namespace of its own, where the NICs of cfg have
 // their taps.
-func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wait bool) (err error) {
+func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wanted bool) (err error) {
 	root, err := s.open(true)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	unlock, err := lock(ctx, root, wait)
+	unlock, err := lock(ctx, root, wanted)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wait boo
 		return err
 	}
 	defer func() { err = errors.Join(err, root.RemoveAll(newDir)) }()
-	if err := s.build(ctx, root, d, cfg); err != nil {
+	if err := s.build(ctx, root, d, cfg, wanted); err != nil {
 		return err
 	}
 	// What was booted is what the shape names, if nothing was replaced meanwhile.
@@ -145,7 +146,7 @@ func lock(ctx context.Context, root *os.Root, wait bool) (unlock func() error, e
 }
 
 // build makes the template in newDir.
-func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.Config) error {
+func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.Config, wanted bool) error {
 	share := filepath.Join(newDir, "share")
 	for _, dir := range []string{newDir, share} {
 		if err := root.Mkdir(dir, 0o700); err != nil {
@@ -165,7 +166,7 @@ func (s Store) build(ctx context.Context, root *os.Root, d vmm.Cloner, cfg *vmm.
 		return fmt.Errorf("templates: %w", err)
 	}
 	defer state.Close()
-	if err := s.save(ctx, d, machine(cfg, filepath.Join(s.Dir, share)), memory, state); err != nil {
+	if err := s.save(ctx, d, machine(cfg, filepath.Join(s.Dir, share)), memory, state, wanted); err != nil {
 		return err
 	}
 	if err := punchZeros(memory); err != nil {
@@ -189,7 +190,7 @@ func machine(cfg *vmm.Config, share string) *vmm.Config {
 }
 
 // save boots the machine and saves it.
-func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, state *os.File) (err error) {
+func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, state *os.File, wanted bool) (err error) {
 	m, err := d.StartSavable(ctx, cfg, memory)
 	if err != nil {
 		return fmt.Errorf("start the template's machine: %w", err)
@@ -201,7 +202,7 @@ func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, 
 		cancel(errors.Join(errors.New("the template's machine has ended"), err))
 		ended <- err
 	}()
-	if p, ok := m.(vmm.Processes); ok {
+	if p, ok := m.(vmm.Processes); ok && !wanted {
 		for _, pid := range p.Pids() {
 			err = errors.Join(err, yield(pid))
 		}

@@ -371,6 +371,54 @@ func TestBuilders(t *testing.T) {
 	s.clone()
 }
 
+// Who makes a template that nobody waits for lets all others go first; the user
+// who asked for one waits no longer than for a container.
+func TestBuildersPriority(t *testing.T) {
+	t.Parallel()
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lowest = 1 // of 40 (getpriority(2), "C library/kernel differences")
+	s := warm(t, "")
+	c := s.container("echo up; exec sleep 1000")
+	c.up()
+	for _, pid := range s.making() {
+		waitFor(t, "the builder yields", soon, func() bool { return priority(pid) <= lowest })
+	}
+	c.runs("delete", "--force", c.id)
+	s.quiet()
+	s.runs("template", "remove", "--all")
+
+	cmd := c.spawn("create", "template", "create")
+	for _, pid := range s.making() {
+		if got := priority(pid); got != own && got != 0 {
+			t.Errorf("%q has the priority %d, want the caller's, %d", commandLine(pid), got, own)
+		}
+	}
+	if code := s.end(cmd, made); code != 0 {
+		t.Errorf("status %d: %s", code, c.read("create.stderr"))
+	}
+	s.wantNothing()
+}
+
+// making waits until a guest runs for a template, and returns its builder and the
+// processes of the guest.
+func (s store) making() []int {
+	s.t.Helper()
+	pid := s.building()
+	return append(children(pid), pid)
+}
+
+// priority is what getpriority(2) of the kernel says, or 0 if the process is gone.
+func priority(pid int) int {
+	p, err := unix.Getpriority(unix.PRIO_PROCESS, pid)
+	if err != nil {
+		return 0
+	}
+	return p
+}
+
 // building waits until a guest runs for a template, and returns its builder.
 func (s store) building() int {
 	s.t.Helper()
