@@ -9,7 +9,6 @@ import (
 	"runtime"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/config"
@@ -31,12 +30,17 @@ func host(s *specs.Spec, c config.Config, a config.Assets) (plan.Host, error) {
 	if err != nil {
 		return plan.Host{}, err
 	}
-	if accel == vmm.AccelTCG && c.Accel == vmm.AccelAuto {
-		logrus.Warnf("no hardware virtualisation (%s): the guest is emulated, which is slower and a weaker boundary", reason)
-	}
 	share, err := shareType(c, a)
 	if err != nil {
 		return plan.Host{}, err
+	}
+	// Who has chosen one knows.
+	var warnings []string
+	if accel == vmm.AccelTCG && c.Accel == vmm.AccelAuto {
+		warnings = append(warnings, fmt.Sprintf("no hardware virtualisation (%s): the guest is emulated, which is slower and a weaker boundary", reason))
+	}
+	if share == vmm.Share9p && c.Share == config.ShareAuto {
+		warnings = append(warnings, "no virtiofsd: files are shared by 9p, which is slower")
 	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -58,6 +62,7 @@ func host(s *specs.Spec, c config.Config, a config.Assets) (plan.Host, error) {
 		Kernel:    a.Kernel,
 		Initrd:    a.Initrd,
 		Hostname:  name,
+		Warnings:  warnings,
 
 		HostNetwork:   hostNetwork,
 		OwnNamespaces: ownNamespaces(s.Linux),
@@ -94,7 +99,6 @@ func ownNamespaces(l *specs.Linux) map[string]bool {
 func shareType(c config.Config, a config.Assets) (vmm.ShareType, error) {
 	switch {
 	case c.Share == config.ShareAuto && a.Virtiofsd == "":
-		logrus.Warn("no virtiofsd: files are shared by 9p, which is slower")
 		return vmm.Share9p, nil
 	case c.Share == config.ShareAuto:
 		return vmm.ShareVirtiofs, nil

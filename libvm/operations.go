@@ -45,8 +45,10 @@ func (c *Container) Start(ctx context.Context) error {
 	case specs.StateCreated:
 	case specs.StateStopped:
 		return errors.New("cannot start a container that has stopped")
+	case specs.StateRunning:
+		return errors.New("cannot start an already running container")
 	default:
-		return fmt.Errorf("cannot start a container in state %s", status)
+		return fmt.Errorf("cannot start a container in the %s state", status)
 	}
 	if _, err := c.query(monitor.Request{Op: monitor.OpStart}); err != nil {
 		return err

@@ -233,7 +233,7 @@ func checkAccel(a vmm.Accel) error {
 	case vmm.AccelAuto, vmm.AccelKVM, vmm.AccelTCG, vmm.AccelHVF:
 		return nil
 	}
-	return fmt.Errorf("accel: %q is none of auto, kvm, tcg, hvf", a)
+	return fmt.Errorf("accel: %q is none of auto, kvm, tcg", a)
 }
 
 func checkShare(s string) error {

@@ -59,7 +59,7 @@ func TestLoadRefuses(t *testing.T) {
 		"[machine]\ncpus = 1":        `unknown key "machine"`,
 		"cpus = 'two'":               ":1:8: ",
 		"cpus = ":                    ":1:",
-		"accel = 'xen'":              `accel: "xen" is none of auto, kvm, tcg, hvf`,
+		"accel = 'xen'":              `accel: "xen" is none of auto, kvm, tcg`,
 		"share = 'nfs'":              `share: "nfs" is none of auto, virtiofs, 9p`,
 		"kernel = 'vmlinux'":         `kernel: "vmlinux" is not an absolute path`,
 		"cpus = -1":                  "cpus: -1 is not between",

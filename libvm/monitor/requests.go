@@ -159,7 +159,7 @@ func (m *monitor) wait(c *container, r request) {
 
 func (m *monitor) start(c *container, r request) {
 	if c.status != specs.StateCreated {
-		r.reply(Reply{Error: "cannot start a container in state " + string(c.status), Code: CodeNotRunning})
+		r.reply(Reply{Error: "cannot start a container in the " + string(c.status) + " state", Code: CodeNotRunning})
 		return
 	}
 	// From here on a second start is refused.

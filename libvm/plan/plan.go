@@ -34,6 +34,8 @@ type Host struct {
 	// OwnNamespaces are the paths that config.json gives of namespaces that are
 	// the host's own, of the types that the guest makes (not network).
 	OwnNamespaces map[string]bool
+	// Warnings say what a machine of this host lacks, a sentence each.
+	Warnings []string
 	// Pod is the machine that the container joins, nil for one of its own.
 	Pod *Pod
 }
@@ -58,7 +60,8 @@ type Plan struct {
 	Binds  []Bind
 	// Guest is the spec of api.CreateRequest.
 	Guest *specs.Spec
-	// Warnings are the bundle's and what planning adds, a sentence each.
+	// Warnings are the host's, if there is a Machine, the bundle's and what
+	// planning adds, a sentence each.
 	Warnings []string
 }
 
@@ -87,8 +90,11 @@ func Make(id string, b *bundle.Bundle, c config.Config, h Host) (*Plan, error) {
 	p := &Plan{ID: id, Warnings: slices.Clone(b.Warnings)}
 	if h.Pod != nil {
 		p.join(b.Spec, h.Pod)
-	} else if err := p.machine(b.Spec, c, h); err != nil {
-		return nil, err
+	} else {
+		p.Warnings = append(p.Warnings, h.Warnings...)
+		if err := p.machine(b.Spec, c, h); err != nil {
+			return nil, err
+		}
 	}
 	p.Rootfs = Bind{
 		Source:    b.Rootfs,

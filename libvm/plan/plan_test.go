@@ -208,6 +208,25 @@ func TestMachineSize(t *testing.T) {
 	}
 }
 
+// What a machine of this host lacks is said wherever the plan's warnings are: in
+// --log and in the container's own log.
+func TestHostWarnings(t *testing.T) {
+	dir := bundleDir(t)
+	b, err := loadSpec(t, dir, readSpec(t, "busybox", dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := testHost()
+	h.Warnings = []string{"no virtiofsd"}
+	p, err := Make("c1", b, config.Default(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(p.Warnings, h.Warnings) {
+		t.Errorf("warnings %q, want %q", p.Warnings, h.Warnings)
+	}
+}
+
 func TestMachineErrors(t *testing.T) {
 	for want, change := range map[string]func(*config.Config, *Host){
 		"memory: the machine would get 512 MiB, this host has 300": func(_ *config.Config, h *Host) { h.MemoryMiB = 300 },

@@ -84,6 +84,7 @@ func TestPodMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := testHost()
+	h.Warnings = []string{"told when the machine was made"}
 	h.Pod = &Pod{MemoryMiB: 512, Owners: map[string]string{"/run/netns/pod": "sandbox", "/proc/7/ns/ipc": "sandbox", "/proc/7/ns/uts": "other"}}
 	p, err := Make("c1", b, config.Default(), h)
 	if err != nil {

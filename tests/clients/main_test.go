@@ -43,11 +43,6 @@ func findTools() error {
 	if err != nil {
 		return err
 	}
-	runc, err := exec.LookPath("runc")
-	if err != nil {
-		return err
-	}
-	tools.runtimes = map[string]string{"runc": runc, "runm": runm}
 	// It installs and builds what is missing, and prints where.
 	cmd := exec.Command("../../hack/clients.sh")
 	cmd.Stderr = os.Stderr
@@ -56,5 +51,10 @@ func findTools() error {
 		return fmt.Errorf("hack/clients.sh: %w", err)
 	}
 	tools.built = strings.TrimSpace(string(out))
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		return err
+	}
+	tools.runtimes = map[string]string{"runc": runc, "runm": runm}
 	return nil
 }

@@ -275,7 +275,7 @@ func (in *inherited) openKernel(cfg *vmm.Config, fds *FDs) error {
 		fd               *int
 	}{
 		{"kernel", cfg.Kernel, "run make kernel or install runm's kernel", &fds.Kernel},
-		{"initrd", cfg.Initrd, "run make image or install runm's initramfs", &fds.Initrd},
+		{"initrd", cfg.Initrd, "run make agent or install runm's initramfs", &fds.Initrd},
 	} {
 		file, err := os.Open(f.path)
 		if errors.Is(err, os.ErrNotExist) {
