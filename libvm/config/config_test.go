@@ -63,6 +63,7 @@ func TestLoadRefuses(t *testing.T) {
 		"share = 'nfs'":              `share: "nfs" is none of auto, virtiofs, 9p`,
 		"kernel = 'vmlinux'":         `kernel: "vmlinux" is not an absolute path`,
 		"cpus = -1":                  "cpus: -1 is not between",
+		"cpus = 65":                  "cpus: 65 is not between",
 		"memory_mib = 64":            "memory_mib: 64 is not between",
 		"boot_timeout_seconds = 0":   "boot_timeout_seconds: 0 is not between",
 		"annotations = ['qemu']":     "annotations: there is no dev.runm.qemu",

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,66 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// TestTable: the table of packages in docs/architecture.md has what is so.
+func TestTable(t *testing.T) {
+	page, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## Packages\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	told := map[string][]string{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || !strings.Contains(cells[1], "`") {
+			continue
+		}
+		var imports []string
+		for name := range strings.SplitSeq(strings.TrimSpace(cells[2]), ", ") {
+			switch {
+			case name == "":
+			case name == "any" || strings.HasPrefix(name, "guest/"):
+				imports = append(imports, name)
+			default:
+				imports = append(imports, "libvm/"+name)
+			}
+		}
+		slices.Sort(imports)
+		for _, m := range regexp.MustCompile("`([a-z/]+)`").FindAllStringSubmatch(cells[1], -1) {
+			told[m[1]] = imports
+		}
+	}
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		if !below(p.ImportPath, "libvm") && !below(p.ImportPath, "guest") ||
+			strings.Contains(name, "/internal/") || strings.HasPrefix(name, "libvm/vmm/vmmtest/") {
+			continue
+		}
+		want, ok := told[name]
+		if !ok {
+			t.Errorf("the table does not have %s", name)
+		}
+		delete(told, name)
+		if slices.Equal(want, []string{"any"}) {
+			continue
+		}
+		var got []string
+		for _, i := range p.Imports {
+			if ours, ok := strings.CutPrefix(i, module+"/"); ok {
+				got = append(got, ours)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s imports %q, the table says %q", name, got, want)
+		}
+	}
+	delete(told, "main")
+	for name := range told {
+		t.Errorf("the table has %s, which is no package", name)
+	}
+}
+
 // TestCgo: the host's program is static and cross-compiles; C of ours is for
 // Virtualization.framework alone.
 func TestCgo(t *testing.T) {
@@ -164,6 +225,7 @@ func below(path, what string) bool {
 // A pkg is what `go list` says of a package.
 type pkg struct {
 	ImportPath string
+	Imports    []string
 	Deps       []string // all of them, however indirect
 	CgoFiles   []string
 }
@@ -171,7 +233,7 @@ type pkg struct {
 // list lists our packages as they are on Linux, without their tests.
 func list(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-tags", agentTags, "-json=ImportPath,Deps,CgoFiles", "./...")
+	cmd := exec.Command("go", "list", "-tags", agentTags, "-json=ImportPath,Imports,Deps,CgoFiles", "./...")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=1")
 	cmd.Stderr = os.Stderr

@@ -60,7 +60,22 @@ func TestArgsGolden(t *testing.T) {
 			devices(c, f)
 			f.VhostNet = []int{11}
 		}},
+		{"template", vmm.AccelTCG, amd64, func(c *vmm.Config, f *FDs) {
+			share(vmm.ShareVirtiofs, false)(c, f)
+			f.Memory = 9
+		}},
+		{"clone", vmm.AccelTCG, amd64, func(c *vmm.Config, f *FDs) {
+			share(vmm.ShareVirtiofs, false)(c, f)
+			f.Memory, f.Incoming = 9, true
+			f.Kernel, f.Initrd = 0, 0
+		}},
+		{"clone-kvm-9p", vmm.AccelKVM, amd64, func(c *vmm.Config, f *FDs) {
+			share(vmm.Share9p, false)(c, f)
+			f.Memory, f.Incoming = 9, true
+			f.Kernel, f.Initrd = 0, 0
+		}},
 		{"arm64", vmm.AccelTCG, arm64, share(vmm.ShareVirtiofs, false)},
+		{"arm64-kvm", vmm.AccelKVM, arm64, share(vmm.ShareVirtiofs, false)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
