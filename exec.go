@@ -30,7 +30,7 @@ func execCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "console-socket", Usage: "unix socket that gets the terminal's master"},
 			&cli.StringFlag{Name: "cwd", Usage: "working directory in the container"},
-			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set an environment variable"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, KeepSpace: true, Usage: "set an environment variable"},
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "allocate a terminal"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "UID[:GID]"},
 			&cli.Int64SliceFlag{Name: "additional-gids", Aliases: []string{"g"}, Usage: "additional group ids"},

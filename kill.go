@@ -45,8 +45,8 @@ func killCommand() *cli.Command {
 // parseSignal takes a number, or a name with or without SIG, in any case.
 func parseSignal(s string) (unix.Signal, error) {
 	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, fmt.Errorf("invalid signal %q: want 1 to 64 or a name", s)
+		if n < 0 || n > 64 { // 0 sends nothing, and tells whether the container runs: kill(2)
+			return 0, fmt.Errorf("invalid signal %q: want 0 to 64 or a name", s)
 		}
 		return unix.Signal(n), nil
 	}
@@ -60,7 +60,7 @@ func parseSignal(s string) (unix.Signal, error) {
 	if sig, ok := realtime(name); ok {
 		return sig, nil
 	}
-	return 0, fmt.Errorf("invalid signal %q: want 1 to 64 or a name", s)
+	return 0, fmt.Errorf("invalid signal %q: want 0 to 64 or a name", s)
 }
 
 // realtime knows SIGRTMIN+n and SIGRTMAX-n as libc counts them (signal(7)).

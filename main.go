@@ -105,6 +105,8 @@ func newApp(log *logging, tr *tracing) *cli.App {
 		HideHelpCommand: true,
 		// runc's clients rely on `exec ID cmd -flag` reaching cmd.
 		UseShortOptionHandling: false,
+		// A value with commas is one value, as with runc.
+		DisableSliceFlagSeparator: true,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Value: defaultRoot, Usage: "directory of the containers' state (on a tmpfs)"},
 			&cli.StringFlag{Name: "log", Usage: "file to log to (default: stderr)"},

@@ -75,7 +75,7 @@ func settled(minds bool, quiet int, age time.Duration) bool {
 // handles sig loses it, as under runc.
 func awaitHandler(p *proc, sig syscall.Signal) {
 	started := p.started.Load()
-	if started == 0 || sig == unix.SIGKILL || sig == unix.SIGSTOP {
+	if started == 0 || sig == 0 || sig == unix.SIGKILL || sig == unix.SIGSTOP {
 		return
 	}
 	path := "/proc/" + strconv.Itoa(p.pid) + "/stat"

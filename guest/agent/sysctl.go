@@ -16,9 +16,9 @@ import (
 var errSysctl = errors.New("invalid name")
 
 // takeGuestSysctls writes those of a container's sysctls that are not of one of
-// its own namespaces to root (/proc/sys), and takes them out of l: libcontainer
-// refuses them. A container never has a network namespace of its own in the
-// guest, so net.* are among them; the whole guest is the container's.
+// its namespaces, new or joined, to root (/proc/sys), and takes them out of l:
+// libcontainer refuses them. A container never has a network namespace of its own
+// in the guest, so net.* are among them; the whole guest is the container's.
 func takeGuestSysctls(root string, l *specs.Linux) error {
 	if len(l.Sysctl) == 0 {
 		return nil
@@ -34,7 +34,7 @@ func takeGuestSysctls(root string, l *specs.Linux) error {
 		if err != nil {
 			return fmt.Errorf("linux.sysctl.%s: %w", name, err)
 		}
-		if ns, ok := sysctlNamespace(path); ok && hasNew(l.Namespaces, ns) {
+		if ns, ok := sysctlNamespace(path); ok && has(l.Namespaces, ns) {
 			kept[name] = value
 			continue
 		}
@@ -96,8 +96,6 @@ func sysctlNamespace(path string) (specs.LinuxNamespaceType, bool) {
 	}
 }
 
-func hasNew(namespaces []specs.LinuxNamespace, kind specs.LinuxNamespaceType) bool {
-	return slices.ContainsFunc(namespaces, func(n specs.LinuxNamespace) bool {
-		return n.Type == kind && n.Path == ""
-	})
+func has(namespaces []specs.LinuxNamespace, kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
 }

@@ -452,6 +452,12 @@ func TestTakeGuestSysctls(t *testing.T) {
 	if got, _ := os.ReadFile(file); string(got) != "1" || len(l.Sysctl) != 1 || l.Sysctl["kernel.sem"] == "" {
 		t.Errorf("wrote %q, left %v", got, l.Sysctl)
 	}
+	// One that it joins is its own, too.
+	l.Namespaces[0].Path = "/proc/5/ns/ipc"
+	l.Sysctl = map[string]string{"kernel.sem": "1 2 3 4"}
+	if err := takeGuestSysctls(root, l); err != nil || len(l.Sysctl) != 1 {
+		t.Errorf("of a joined namespace: %v, left %v", err, l.Sysctl)
+	}
 	l.Sysctl = map[string]string{"net.ipv4.nonsuch": "1"}
 	if err := takeGuestSysctls(root, l); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "linux.sysctl.net.ipv4.nonsuch") {
 		t.Errorf("unknown: %v", err)

@@ -241,14 +241,16 @@ func (m *monitor) joinRequest(r request) {
 }
 
 func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
-	if r.Signal < 1 || r.Signal > 64 {
+	if r.Signal < 0 || r.Signal > 64 {
 		reply(Reply{Error: "invalid signal " + strconv.Itoa(r.Signal)})
 		return
 	}
 	if c.status == statePaused {
 		// As a frozen process has it: delivered when it thaws. SIGKILL
 		// thaws it.
-		c.pending = append(c.pending, r)
+		if r.Signal != 0 {
+			c.pending = append(c.pending, r)
+		}
 		if r.Signal == int(unix.SIGKILL) {
 			c.ending.Store(true)
 			m.thaw(c, reply)

@@ -69,17 +69,22 @@ func TestPod(t *testing.T) {
 	// only asked for its size.
 	shm := specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "nosuid"}}
 	sandbox.spec.Process.Args[2] = "echo shared >/dev/shm/word; " + sandbox.spec.Process.Args[2]
-	sandbox.spec.Mounts = append(sandbox.spec.Mounts, shm)
+	cgroup := []specs.Mount{
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs"},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}},
+	}
+	sandbox.spec.Mounts = append(sandbox.spec.Mounts, append(cgroup, shm)...)
 	sandbox.up()
 	shared := []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace}
-	first := sandbox.member(same+"; cat /proc/sys/kernel/hostname /dev/shm/word; exit 7", shared...)
+	first := sandbox.member(same+"; cat /proc/sys/kernel/hostname /dev/shm/word /proc/sys/kernel/msgmax; exit 7", shared...)
+	first.spec.Linux.Sysctl = map[string]string{"kernel.msgmax": "12345"}
 	first.spec.Mounts = append(first.spec.Mounts, shm)
 	first.save()
 	if code := first.end(first.spawn("run", "run", "--bundle", first.bundle, first.id), commandTime); code != 7 {
 		t.Errorf("status %d, want 7: %s", code, first.read("run.stderr"))
 	}
 	want, got := sandbox.lines(5), strings.Split(first.read("run.stdout"), "\n")
-	if len(got) < 7 {
+	if len(got) < 8 {
 		t.Fatalf("printed %q", got)
 	}
 	for i, what := range []string{"net", "ipc", "uts", "pid", "boot id"} {
@@ -93,6 +98,9 @@ func TestPod(t *testing.T) {
 	if got[6] != "shared" {
 		t.Errorf("/dev/shm has %q, want what the sandbox wrote", got[6])
 	}
+	if got[7] != "12345" {
+		t.Errorf("kernel.msgmax of the joined namespace is %q", got[7])
+	}
 
 	// One that joins by a namespace alone, as `docker --pid container:` does,
 	// with a file that was made after the machine was.
@@ -101,8 +109,10 @@ func TestPod(t *testing.T) {
 	second := sandbox.member("cat /mnt/late; kill -0 1 && echo up; exec sleep 1000", specs.PIDNamespace)
 	second.spec.Annotations = nil
 	second.must(os.WriteFile(second.path("rootfs/mnt/late"), nil, 0o644))
-	second.spec.Mounts = append(second.spec.Mounts,
+	second.spec.Mounts = append(append(second.spec.Mounts, cgroup...),
 		specs.Mount{Destination: "/mnt/late", Type: "bind", Source: source, Options: []string{"bind", "ro"}})
+	limit := int64(7)
+	second.spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
 	second.up()
 	contains(t, second.read("stdout"), "late\n")
 	if a, b := second.hostPids()["monitor"], sandbox.hostPids()["monitor"]; a != b {
@@ -112,6 +122,11 @@ func TestPod(t *testing.T) {
 		t.Errorf("the sandbox's pid namespace has %q, want two sleeps", out)
 	}
 	// Its own limits, its own pause.
+	for c, want := range map[*container]string{second: "7\n", sandbox: "max\n"} {
+		if got := c.runs("exec", c.id, "cat", "/sys/fs/cgroup/pids.max"); got != want {
+			t.Errorf("%s: pids.max %q, want %q", c.id, got, want)
+		}
+	}
 	second.runs("pause", second.id)
 	second.wantStatus("paused")
 	sandbox.runs("exec", sandbox.id, "true")
