@@ -54,10 +54,21 @@ func Main() int {
 	}
 	exits := make(chan int)
 	copied := make(chan Event)
-	go func() { exits <- obey(monitor, copied, spans) }()
-	prepared := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	go func() {
-		serve(create, spans, began)
+		status := obey(monitor, copied, spans)
+		cancel() // and a hook that still runs
+		exits <- status
+	}()
+	prepared := make(chan struct{})
+	requests := make(chan func())
+	go func() {
+		serve(create, spans, began, func(req Prepare) error {
+			result := make(chan error)
+			requests <- func() { result <- prepare(ctx, req) }
+			return <-result
+		})
 		close(prepared)
 	}()
 	for {
@@ -66,6 +77,8 @@ func Main() int {
 			return status
 		case e := <-copied:
 			_ = monitor.Send(e)
+		case do := <-requests:
+			do() // here, for this thread alone may be in the mount namespace
 		case <-prepared:
 			prepared = nil
 			// Nothing is done from here on but waiting.
@@ -150,19 +163,27 @@ func enter() (*os.File, error) {
 }
 
 // joinMounts moves the main thread alone: with a root and directory of its
-// own, as setns(2) asks.
+// own, as setns(2) asks. The directory stays the rootfs.
 func joinMounts() error {
+	dir, err := unix.Open(".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("rootfs: %w", err)
+	}
+	defer unix.Close(dir)
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare fs: %w", err)
 	}
 	if err := unix.Setns(fdMountNS, unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("join mount namespace: %w", err)
 	}
+	if err := unix.Fchdir(dir); err != nil {
+		return fmt.Errorf("rootfs: %w", err)
+	}
 	return nil
 }
 
 // serve answers create's one request.
-func serve(create *control.Conn, spans *trace.Recorder, began int64) {
+func serve(create *control.Conn, spans *trace.Recorder, began int64, prepare func(Prepare) error) {
 	defer create.Close()
 	var req Prepare
 	if _, err := create.Recv(&req); err != nil {
@@ -177,13 +198,14 @@ func serve(create *control.Conn, spans *trace.Recorder, began int64) {
 	_ = create.Send(answer)
 }
 
-func prepare(req Prepare) error {
+// prepare is for the main thread, whose namespaces and root are the container's.
+func prepare(ctx context.Context, req Prepare) error {
 	if req.Hostname != "" {
 		if err := unix.Sethostname([]byte(req.Hostname)); err != nil {
 			return fmt.Errorf("hostname: %w", err)
 		}
 	}
-	if err := hooks.Run(context.Background(), "createContainer", req.Hooks, &req.State); err != nil {
+	if err := hooks.Run(ctx, "createContainer", req.Hooks, &req.State); err != nil {
 		return err
 	}
 	return changeRoot(req)

@@ -12,6 +12,7 @@ import (
 // changeRoot makes the working directory, the container's rootfs, the root of
 // this process: clients read and write /proc/<pid>/root, which must never be
 // the host's. The directory is the one that create opened; no path is followed.
+// In a mount namespace that was joined only the calling thread's root changes.
 func changeRoot(req Prepare) error {
 	if !req.Pivot {
 		if err := unix.Chroot("."); err != nil {

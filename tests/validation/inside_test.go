@@ -5,6 +5,7 @@ package validation
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -223,6 +225,67 @@ echo address=$(ip addr show rvin | grep -c 'inet 10.99.7.2/24'); echo lo=$(ip ad
 ip link set lo up; ip link set rvin up; ip addr add 10.99.7.2/24 dev rvin`)
 	c.namespace(specs.NetworkNamespace, path)
 	want(t, c.run(), map[string]string{"mac": "02:00:00:00:07:02", "mtu": "1380", "address": "1", "lo": "1"})
+}
+
+// TestMountNamespacePath: a mount namespace given by path. The holder is in it
+// and its root is the rootfs all the same; so are createContainer hooks ("MUST be
+// executed in the container namespace", config.md), before the root changes.
+func TestMountNamespacePath(t *testing.T) {
+	t.Parallel()
+	onlyRunm(t, "does not change the root of a mount namespace that it joins")
+	c := newContainer(t, "sleep 1000")
+	other := exec.Command("unshare", "--mount", "sleep", "1000")
+	c.must(other.Start())
+	t.Cleanup(func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	})
+	path := fmt.Sprintf("/proc/%d/ns/mnt", other.Process.Pid)
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	c.must(err)
+	var ns string
+	for deadline := time.Now().Add(10 * time.Second); ns == "" || ns == own; {
+		if time.Now().After(deadline) {
+			t.Fatal("unshare has made no mount namespace")
+		}
+		ns, err = os.Readlink(path)
+		c.must(err)
+	}
+	c.namespace(specs.MountNamespace, path)
+	seen := filepath.Join(c.box.dir, "seen")
+	c.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{hook("readlink /proc/self/ns/mnt >" + seen + "; test -e " + c.rootfs())}}
+	c.must(c.create())
+	pid := c.wantStatus(specs.StateCreated).Pid
+	hooked, err := os.ReadFile(seen)
+	c.must(err)
+	for _, got := range []string{readlink(t, fmt.Sprintf("/proc/%d/ns/mnt", pid)), strings.TrimSpace(string(hooked))} {
+		if got != ns {
+			t.Errorf("mount namespace %q, want %q", got, ns)
+		}
+	}
+	var root, want unix.Stat_t
+	c.must(unix.Stat(fmt.Sprintf("/proc/%d/root", pid), &root))
+	c.must(unix.Stat(c.rootfs(), &want))
+	if root.Dev != want.Dev || root.Ino != want.Ino {
+		t.Errorf("/proc/%d/root is %q, not the rootfs", pid, readlink(t, fmt.Sprintf("/proc/%d/root", pid)))
+	}
+	var host unix.Stat_t
+	c.must(unix.Stat("/", &root))
+	c.must(unix.Stat(fmt.Sprintf("/proc/%d/root", other.Process.Pid), &host))
+	if root.Dev != host.Dev || root.Ino != host.Ino {
+		t.Error("the root of who else is in the namespace has changed")
+	}
+	_, _, err = c.call("delete", "--force", c.id)
+	c.must(err)
+}
+
+func readlink(t *testing.T, path string) string {
+	t.Helper()
+	target, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
 }
 
 // netns makes a network namespace with script, and returns its path, which is
