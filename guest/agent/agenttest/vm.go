@@ -37,7 +37,7 @@ type Files struct {
 var ErrMissing = errors.New("not on this machine")
 
 // Find looks for the files on this machine and builds the initramfs in dir.
-// RUNM_TEST_KERNEL names a kernel, else the newest that hack/kernel.sh built is
+// RUNM_KERNEL names a kernel, else the newest that hack/kernel.sh built is
 // taken.
 func Find(dir string) (*Files, error) {
 	cache, err := os.UserCacheDir()
@@ -46,7 +46,7 @@ func Find(dir string) (*Files, error) {
 	}
 	cache = filepath.Join(cache, "runm")
 	f := &Files{
-		Kernel:    os.Getenv("RUNM_TEST_KERNEL"),
+		Kernel:    os.Getenv("RUNM_KERNEL"),
 		QEMU:      filepath.Join(cache, "qemu/bin/qemu-system-x86_64"),
 		Virtiofsd: filepath.Join(cache, "qemu/bin/virtiofsd"),
 		Busybox:   "/bin/busybox",

@@ -240,15 +240,12 @@ func eventually(yes func() bool) bool {
 }
 
 // TestConfinement: QEMU has no capability, virtiofsd those that owning files
-// takes; neither has our descriptors or can gain privileges.
+// takes; neither can gain privileges, or has files that it does not need.
 func TestConfinement(t *testing.T) {
 	d := driver(t)
-	secret, err := os.Open(os.Args[0]) // must not be inherited
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer secret.Close()
-	g := vmmtest.Boot(t, d, config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir()))
+	share := t.TempDir()
+	cfg := config(vmmtest.Kernel(t), vmmtest.Initrd(t), share)
+	g := vmmtest.Boot(t, d, cfg)
 	defer g.End()
 	g.Do("echo up")
 	pids := g.Machine.(vmm.Processes).Pids()
@@ -258,20 +255,47 @@ func TestConfinement(t *testing.T) {
 	// chown, dac_override, dac_read_search (file handles), fowner, fsetid,
 	// setgid, setuid, mknod, setfcap.
 	const virtiofsdCaps = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<6 | 1<<7 | 1<<27 | 1<<31
-	for i, allowed := range []uint64{0, virtiofsdCaps} {
-		if got := capabilities(t, pids[i]); got&^allowed != 0 {
-			t.Errorf("process %d has capabilities %#x, allowed are %#x", i, got, allowed)
+	// What has no name but the memory that both have.
+	const nameless = `socket:.*|pipe:.*|anon_inode:.*|/memfd:.*|/dev/null`
+	for i, want := range []struct {
+		caps  uint64
+		files string // besides the nameless ones
+	}{
+		{0, regexp.QuoteMeta(real(t, fmt.Sprintf("/proc/%d/exe", pids[0]))) + "|" + regexp.QuoteMeta(real(t, cfg.Kernel)) + "|" + regexp.QuoteMeta(cfg.Initrd)},
+		{virtiofsdCaps, `/proc/\d+/(fd|mountinfo)|` + regexp.QuoteMeta(share) + `(/.*)?`},
+	} {
+		status := readStatus(t, pids[i])
+		for _, set := range []string{"CapPrm", "CapEff", "CapInh", "CapAmb"} {
+			caps, err := strconv.ParseUint(status[set], 16, 64)
+			if err != nil || caps&^want.caps != 0 {
+				t.Errorf("process %d: %s is %q, %v; allowed are %#x", i, set, status[set], err, want.caps)
+			}
+		}
+		for field, value := range map[string]string{"CapBnd": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2"} {
+			if status[field] != value {
+				t.Errorf("process %d: %s is %q, want %s", i, field, status[field], value)
+			}
 		}
 		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pids[i]))
 		if err != nil || len(fds) == 0 {
 			t.Fatalf("descriptors of process %d: %v, %v", i, fds, err)
 		}
+		allowed := regexp.MustCompile("^(" + nameless + "|" + want.files + ")$")
 		for _, fd := range fds {
-			if target, err := os.Readlink(fd); err == nil && target == secret.Name() {
-				t.Errorf("process %d has inherited %s", i, target)
+			if target, err := os.Readlink(fd); err == nil && !allowed.MatchString(target) {
+				t.Errorf("process %d has %s", i, target)
 			}
 		}
 	}
+}
+
+func real(t *testing.T, path string) string {
+	t.Helper()
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
 }
 
 // TestMalloc: QEMU's libc does what it is told by qemuMalloc. What it does not
@@ -306,24 +330,19 @@ func TestMalloc(t *testing.T) {
 	}
 }
 
-// capabilities returns the permitted set of a process.
-func capabilities(t *testing.T, pid int) uint64 {
+// readStatus returns the fields of /proc/<pid>/status (proc_pid_status(5)).
+func readStatus(t *testing.T, pid int) map[string]string {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
+	fields := map[string]string{}
 	for line := range strings.Lines(string(b)) {
-		if value, ok := strings.CutPrefix(line, "CapPrm:"); ok {
-			caps, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return caps
-		}
+		name, value, _ := strings.Cut(line, ":")
+		fields[name] = strings.TrimSpace(value)
 	}
-	t.Fatalf("no capabilities in the status of %d", pid)
-	return 0
+	return fields
 }
 
 // TestMemoryGoesBack: what the guest has used and freed is the host's again,
