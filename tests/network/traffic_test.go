@@ -74,55 +74,60 @@ func TestTraffic(t *testing.T) {
 		listening()
 	}
 
-	toHost(server, sum)
-	toContainer(server, other, sum)
-	datagrams(client, server)
+	for _, address := range []string{"10.77.0.1", "fd00:77::1"} {
+		toHost(server, address, sum)
+	}
+	for _, address := range []string{"10.77.0.3", "fd00:77::3"} {
+		toContainer(server, other, address, sum)
+	}
+	datagrams(client, server, "192.0.2.1:8053")
+	datagrams(l.out, server, "[fd00:77::2]:53")
 	// What the machine has sent and received is counted.
 	r := l.try("events", "--stats", server.id)
 	l.must(r.err)
 	l.contains(r.stdout, `"network_interfaces":[{"Name":"eth0","RxBytes":`)
 }
 
-// toHost: the container sends /tmp/data to the bridge's address.
-func toHost(c *container, sum string) {
+// toHost: the container sends /tmp/data to an address of the bridge.
+func toHost(c *container, address, sum string) {
 	c.t.Helper()
 	var received chan string
 	c.must(c.out.do(func() (err error) {
-		received, err = acceptOne("10.77.0.1:9000")
+		received, err = acceptOne(net.JoinHostPort(address, "9000"))
 		return err
 	}))
-	c.sh("nc -w 5 10.77.0.1 9000 </tmp/data")
+	c.sh("nc -w 5 " + address + " 9000 </tmp/data")
 	if got := <-received; got != sum {
-		c.t.Errorf("to the host: what arrives is not what was sent: %s", got)
+		c.t.Errorf("to the host, %s: what arrives is not what was sent: %s", address, got)
 	}
 }
 
 // toContainer: one container sends /tmp/data to another.
-func toContainer(from, to *container, sum string) {
+func toContainer(from, to *container, address, sum string) {
 	from.t.Helper()
 	received := to.background("nc -l -p 81 -e sh -c 'cat >/tmp/got'")
 	to.waitListens(81)
-	from.sh("nc -w 5 10.77.0.3 81 </tmp/data")
+	from.sh("nc -w 5 " + address + " 81 </tmp/data")
 	received()
 	if got := strings.Fields(to.sh("sha256sum /tmp/got"))[0]; got != sum {
-		from.t.Errorf("to another container: what arrives is not what was sent: %s", got)
+		from.t.Errorf("to another container, %s: what arrives is not what was sent: %s", address, got)
 	}
 }
 
-// datagrams: UDP to a published port, and back.
-func datagrams(client netns, server *container) {
+// datagrams: UDP to an address and port of the container's, and back.
+func datagrams(client netns, server *container, address string) {
 	server.t.Helper()
 	ended := server.background("guest echo :53")
 	var answer string
 	server.must(client.do(func() (err error) {
-		if answer, err = echo("192.0.2.1:8053", "a datagram"); err != nil {
+		if answer, err = echo(address, "a datagram"); err != nil {
 			return err
 		}
-		_, err = echo("192.0.2.1:8053", "end")
+		_, err = echo(address, "end")
 		return err
 	}))
 	if answer != "a datagram" {
-		server.t.Errorf("UDP: answer %q", answer)
+		server.t.Errorf("UDP to %s: answer %q", address, answer)
 	}
 	ended()
 }
