@@ -66,7 +66,9 @@ func Begin(o Order) error {
 	if err != nil {
 		return err
 	}
-	return cmd.Process.Release()
+	// A caller that outlives it, an attached run, must not keep a zombie.
+	go func() { _ = cmd.Wait() }()
+	return nil
 }
 
 // Run makes a template and waits for it. The end of ctx ends it.

@@ -569,3 +569,28 @@ func TestCloneHangs(t *testing.T) {
 	}
 	s.wantNothing()
 }
+
+// A container that its command waits for outlives the builder, which must not
+// stay as a zombie of that command.
+func TestBuilderIsReaped(t *testing.T) {
+	t.Parallel()
+	s := warm(t, "")
+	c := s.container("echo up; exec sleep 1000")
+	c.save()
+	run := c.spawn("run", "run", "--bundle", c.bundle, c.id)
+	c.prints("run.stdout", "up\n")
+	waitFor(t, "a template", made, func() bool { return len(s.list()) == 1 })
+	waitFor(t, "the builder's end", soon, func() bool {
+		for _, pid := range children(run.Process.Pid) {
+			data, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			if err == nil && strings.TrimSpace(string(data)) == "runm-template" {
+				return false
+			}
+		}
+		return true
+	})
+	c.runs("delete", "--force", c.id)
+	if code := s.end(run, soon); code != 137 {
+		t.Errorf("run: status %d, want 137", code)
+	}
+}
