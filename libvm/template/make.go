@@ -93,8 +93,7 @@ func checkRoom(root *os.Root, cfg *vmm.Config) error {
 	return nil
 }
 
-// Tidy removes what a builder that was killed has left, and the last failure,
-// unless a template is being made.
+// Tidy removes what a builder that was killed has left, and the failures, unless a template is being made.
 func (s Store) Tidy(ctx context.Context) error {
 	root, err := s.open(false)
 	if errors.Is(err, ErrNotExist) {
@@ -115,7 +114,7 @@ func (s Store) Tidy(ctx context.Context) error {
 	if err := root.RemoveAll(newDir); err != nil {
 		return fmt.Errorf("templates: %w", err)
 	}
-	return s.noteFailure("", nil)
+	return forgetFailures(root)
 }
 
 // lock takes the store's lock.

@@ -8,6 +8,7 @@
 // memory is copied for every clone:
 //
 //	<dir>/lock        held while a template is made
+//	<dir>/failures/   why templates could not be made, by key
 //	<dir>/new/        one that is being made
 //	<dir>/<key>/      one that is there: memory, state, about.json
 //

@@ -4,6 +4,7 @@ package template
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -382,8 +383,8 @@ func TestFailure(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Make: %v, want %q in it", err, want)
 		}
-		if left, _ := filepath.Glob(filepath.Join(s.Dir, "*")); len(left) != 1 {
-			t.Errorf("left in the store: %q, want the lock alone", left)
+		if left, _ := filepath.Glob(filepath.Join(s.Dir, "[^f]*")); len(left) != 1 {
+			t.Errorf("left in the store: %q, want the lock alone beside what has failed", left)
 		}
 		if err := s.noteFailure(Key(shape('a')), err); err != nil {
 			t.Fatal(err)
@@ -394,8 +395,80 @@ func TestFailure(t *testing.T) {
 		if !s.failedLately(Key(shape('a'))) || s.failedLately(Key(shape('b'))) {
 			t.Error("failedLately is wrong")
 		}
-		if err := s.noteFailure("", nil); err != nil || s.failedLately(Key(shape('a'))) {
+		if err := s.noteFailure(Key(shape('a')), nil); err != nil || s.failedLately(Key(shape('a'))) {
 			t.Errorf("after a success: %v", err)
 		}
+		if f, err := s.LastFailure(); err != nil || f != nil {
+			t.Errorf("LastFailure after a success: %v, %v", f, err)
+		}
+	}
+}
+
+// What one shape comes to says nothing of another.
+func TestFailuresOfSeveralShapes(t *testing.T) {
+	s := newStore(t)
+	makeOne(t, s, 'c') // the store is there
+	note := func(c byte, cause error) {
+		t.Helper()
+		if err := s.noteFailure(Key(shape(c)), cause); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when, lately, last string) {
+		t.Helper()
+		for _, c := range []byte("abc") {
+			if got := s.failedLately(Key(shape(c))); got != strings.Contains(lately, string(c)) {
+				t.Errorf("%s: %c failed lately: %v", when, c, got)
+			}
+		}
+		f, err := s.LastFailure()
+		if err != nil || (f == nil) != (last == "") || f != nil && f.Error != last {
+			t.Errorf("%s: the last is %+v, %v; want %q", when, f, err, last)
+		}
+	}
+	note('a', errors.New("no stream"))
+	note('b', errors.New("no such CPU"))
+	want("two have failed", "ab", "no such CPU")
+	note('c', nil)
+	want("another was made", "ab", "no such CPU")
+	note('a', errors.New("no stream again"))
+	want("the first failed again", "ab", "no stream again")
+	note('b', nil)
+	want("the second was made", "a", "no stream again")
+
+	age(t, s, 'a')
+	want("ten minutes later", "", "no stream again")
+	note('c', nil)
+	want("another was made since", "", "")
+
+	// Half of a file, of a writer that goes on or one that found the disk full.
+	if err := os.WriteFile(filepath.Join(s.Dir, failureDir, Key(shape('a'))), []byte(`{"err`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want("half written", "", "")
+	note('b', errors.New("no such CPU"))
+	want("beside a half", "b", "no such CPU")
+
+	for c := range byte(2 * mostFailures) {
+		note('A'+c, errors.New("many"))
+	}
+	if left, err := os.ReadDir(filepath.Join(s.Dir, failureDir)); err != nil || len(left) != mostFailures {
+		t.Errorf("%d are kept, %v; want %d", len(left), err, mostFailures)
+	}
+	if err := s.Tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want("all were removed", "", "")
+}
+
+// age makes the failure of a shape ten minutes old.
+func age(t *testing.T, s Store, c byte) {
+	t.Helper()
+	data, err := json.Marshal(Failure{Time: time.Now().Add(-retryAfter), Error: "no stream again"})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(s.Dir, failureDir, Key(shape(c))), data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -443,7 +443,7 @@ func (s store) wantNoTemplate() {
 	left, err := os.ReadDir(s.dir)
 	s.must(err)
 	for _, e := range left {
-		if e.Name() != "lock" && e.Name() != "failure.json" {
+		if e.Name() != "lock" && e.Name() != "failures" {
 			s.t.Errorf("left in the store: %s", e.Name())
 		}
 	}
