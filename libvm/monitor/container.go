@@ -51,7 +51,7 @@ type container struct {
 	listener *net.UnixListener
 	dir      store.Dir
 	state    *store.State
-	cgroup   *cgroup.Cgroup
+	cgroup   hostCgroup
 	undo     undo.Stack
 
 	// making ends when the container is not wanted any more; its making, which
@@ -171,7 +171,7 @@ func (m *monitor) accept(c *container) error {
 	if err := os.Mkdir(c.shareDir(), 0o700); err != nil {
 		return fmt.Errorf("staging directory: %w", err)
 	}
-	c.cgroup, err = hostCgroup(c.state)
+	c.cgroup, err = m.cgroupOf(c.state)
 	if err != nil {
 		return err
 	}
@@ -210,13 +210,15 @@ func (m *monitor) overhead(c *container, spec *specs.Spec) int64 {
 	if c != m.payer {
 		return cgroup.VMMMemoryBytes // plenty for a holder
 	}
-	guest := c.state.GuestMemoryBytes
-	if l := spec.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
-		if limit := l.Resources.Memory.Limit; limit != nil && *limit > 0 {
-			guest -= *limit
-		}
+	return max(0, c.state.GuestMemoryBytes-memoryLimit(spec)) + cgroup.VMMMemoryBytes
+}
+
+// memoryLimit is a container's in bytes, 0 for none.
+func memoryLimit(spec *specs.Spec) int64 {
+	if spec.Linux == nil || spec.Linux.Resources == nil {
+		return 0
 	}
-	return max(0, guest) + cgroup.VMMMemoryBytes
+	return plan.MemoryLimit(spec.Linux.Resources.Memory)
 }
 
 // heir is the oldest container but the payer, nil if there is none that is not
@@ -237,7 +239,7 @@ func (m *monitor) moveMachine(c *container) error {
 	old := m.payer
 	m.payer = c
 	c.state.OverheadBytes = m.overhead(c, c.state.Spec)
-	cg, err := hostCgroup(c.state)
+	cg, err := m.cgroupOf(c.state)
 	if err != nil {
 		return err
 	}
@@ -263,8 +265,18 @@ func (m *monitor) moveMachine(c *container) error {
 	return nil
 }
 
-// hostCgroup is the cgroup on the host that s describes.
-func hostCgroup(s *store.State) (*cgroup.Cgroup, error) {
+// hostCgroup is a container's cgroup on the host: a cgroup.Cgroup but in tests.
+type hostCgroup interface {
+	Join(pid int) error
+	Limit() error
+	Pids() ([]int, error)
+	Paths() map[string]string
+	OutOfMemory(ctx context.Context) error
+	Destroy() error
+}
+
+// cgroupOf is the cgroup on the host that s describes.
+func cgroupOf(s *store.State) (hostCgroup, error) {
 	over := cgroup.Overhead{MemoryBytes: s.OverheadBytes, Threads: cgroup.VMMThreads}
 	return cgroup.New(s.ID, plan.HostSpec(s.Spec), s.Systemd, over, s.CgroupPaths)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/runm/runm/libvm/network"
 	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
+	"github.com/runm/runm/libvm/store"
 	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
 )
@@ -55,7 +56,8 @@ type monitor struct {
 
 	containers map[string]*container
 	payer      *container // the one whose cgroup the machine is in
-	execs      int        // counts up, names execs
+	cgroupOf   func(*store.State) (hostCgroup, error)
+	execs      int // counts up, names execs
 
 	requests chan request
 	results  chan func() // run by the owner
@@ -110,7 +112,7 @@ func Main(newDriver NewDriver) int {
 		return fail(err)
 	}
 	m := &monitor{
-		setup: &setup, driver: newDriver(&setup), containers: map[string]*container{},
+		setup: &setup, driver: newDriver(&setup), containers: map[string]*container{}, cgroupOf: cgroupOf,
 		requests: make(chan request), results: make(chan func(), 16),
 		joined: make(chan struct{}), namespace: make(chan *network.Namespace, 1),
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/plan"
+	"github.com/runm/runm/libvm/store"
 	"github.com/runm/runm/libvm/trace"
 )
 
@@ -343,22 +344,11 @@ func (m *monitor) update(c *container, r request) {
 			*mem.Limit, c.state.GuestMemoryBytes)))
 		return
 	}
-	spec := *c.state.Spec
-	linux := specs.Linux{}
-	if spec.Linux != nil {
-		linux = *spec.Linux
-	}
-	linux.Resources = r.Resources
-	spec.Linux = &linux
 	resources, err := json.Marshal(plan.GuestResources(r.Resources))
-	if err != nil {
-		r.reply(failure(err))
-		return
+	if err == nil {
+		// What the host would refuse the guest need not hear of.
+		_, _, err = m.withResources(c, r.Resources)
 	}
-	// The guest keeps the memory that it has, however small the limit becomes.
-	state := *c.state
-	state.Spec, state.OverheadBytes = &spec, m.overhead(c, &spec)
-	cg, err := hostCgroup(&state)
 	if err != nil {
 		r.reply(failure(err))
 		return
@@ -368,22 +358,49 @@ func (m *monitor) update(c *container, r request) {
 			_, err := m.guest.agent.Update(ctx, &api.UpdateRequest{Id: c.id, Resources: resources})
 			return rpcError(err)
 		})
-		if err == nil {
-			err = cg.Limit()
-		}
 		m.results <- func() {
-			if err != nil {
-				r.reply(failure(err))
+			if m.containers[c.id] != c {
+				r.reply(Reply{Error: "container not running", Code: CodeEnded})
 				return
 			}
-			c.cgroup, c.state = cg, &state
-			if err := c.dir.Save(c.state); err != nil {
+			if err == nil {
+				err = m.setResources(c, r.Resources)
+			}
+			if err != nil {
 				r.reply(failure(err))
 				return
 			}
 			r.reply(Reply{})
 		}
 	})
+}
+
+// setResources is the host's part of update. It runs on the owner's goroutine:
+// meanwhile the container may have come to be in a pod, or to pay for its machine.
+func (m *monitor) setResources(c *container, r *specs.LinuxResources) error {
+	state, cg, err := m.withResources(c, r)
+	if err != nil {
+		return err
+	}
+	if err := cg.Limit(); err != nil {
+		return err
+	}
+	c.state, c.cgroup = state, cg
+	return c.dir.Save(state)
+}
+
+// withResources is what state and cgroup of a container are with r.
+func (m *monitor) withResources(c *container, r *specs.LinuxResources) (*store.State, hostCgroup, error) {
+	state, spec, linux := *c.state, *c.state.Spec, specs.Linux{}
+	if spec.Linux != nil {
+		linux = *spec.Linux
+	}
+	linux.Resources = r
+	spec.Linux, state.Spec = &linux, &spec
+	// The guest keeps the memory that it has, however small the limit becomes.
+	state.OverheadBytes = m.overhead(c, &spec)
+	cg, err := m.cgroupOf(&state)
+	return &state, cg, err
 }
 
 func (g *guest) resize(id, exec string, width, height uint16) {

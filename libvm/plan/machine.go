@@ -105,13 +105,14 @@ func (p *Plan) cpus(cpu *specs.LinuxCPU, c config.Config, h Host) int {
 // memory is the guest's memory in MiB: the container's limit plus what the
 // guest needs itself, rounded up to a shape.
 func (p *Plan) memory(m *specs.LinuxMemory, c config.Config, h Host) (int, error) {
-	if m == nil || m.Limit == nil || *m.Limit <= 0 || *m.Limit >= noLimit {
+	bytes := MemoryLimit(m)
+	if bytes == 0 {
 		if c.MemoryMiB > h.MemoryMiB {
 			return 0, fmt.Errorf("memory: the machine would get %d MiB, this host has %d", c.MemoryMiB, h.MemoryMiB)
 		}
 		return c.MemoryMiB, nil
 	}
-	limit := (*m.Limit-1)>>20 + 1
+	limit := (bytes-1)>>20 + 1
 	// Page tables, struct pages (1.6 %) and caches grow with the memory.
 	need := limit + int64(c.GuestOverheadMiB) + limit/50
 	// A limit above the host's memory is common (Kubernetes overcommits) and
@@ -123,9 +124,14 @@ func (p *Plan) memory(m *specs.LinuxMemory, c config.Config, h Host) (int, error
 	return min(shape(int(need)), h.MemoryMiB), nil
 }
 
-// noLimit is what clients of cgroup v1 write for "unlimited": the largest
-// multiple of the page size, or near it.
-const noLimit = 1 << 62
+// MemoryLimit is the limit in bytes, 0 for none. For that, clients of cgroup v1
+// write the largest multiple of the page size, or near it.
+func MemoryLimit(m *specs.LinuxMemory) int64 {
+	if m == nil || m.Limit == nil || *m.Limit <= 0 || *m.Limit >= 1<<62 {
+		return 0
+	}
+	return *m.Limit
+}
 
 // shape rounds up, so that machines are alike and templates can be reused:
 // powers of two from 256 MiB to 4 GiB, then multiples of 2 GiB.

@@ -65,10 +65,9 @@ func (pod *Pod) owner(n specs.LinuxNamespace) string {
 
 // join notes what a machine that runs already cannot give.
 func (p *Plan) join(s *specs.Spec, pod *Pod) {
-	if l := s.Linux; l != nil && l.Resources != nil && l.Resources.Memory != nil {
-		limit := l.Resources.Memory.Limit
-		if limit != nil && *limit>>20 > int64(pod.MemoryMiB) && *limit < noLimit {
-			p.warn("linux.resources.memory.limit", "%d MiB are more than the %d that the pod's machine has.", *limit>>20, pod.MemoryMiB)
+	if l := s.Linux; l != nil && l.Resources != nil {
+		if limit := MemoryLimit(l.Resources.Memory) >> 20; limit > int64(pod.MemoryMiB) {
+			p.warn("linux.resources.memory.limit", "%d MiB are more than the %d that the pod's machine has.", limit, pod.MemoryMiB)
 		}
 	}
 }
