@@ -339,9 +339,11 @@ func (g *guest) ask(ctx context.Context, op Op, id string) (Reply, error) {
 // update sets limits in the guest, then on the host. r.Resources is the whole
 // of the container's resources as they are to be.
 func (m *monitor) update(c *container, r request) {
-	if mem := r.Resources.Memory; mem != nil && mem.Limit != nil && *mem.Limit > c.state.GuestMemoryBytes {
+	// One that is in force and not changed was accepted, with a warning.
+	limit := plan.MemoryLimit(r.Resources.Memory)
+	if limit > c.state.GuestMemoryBytes && limit != memoryLimit(c.state.Spec) {
 		r.reply(failure(fmt.Errorf("memory limit of %d bytes: the machine has %d; its memory cannot grow, create the container with the limit it needs",
-			*mem.Limit, c.state.GuestMemoryBytes)))
+			limit, c.state.GuestMemoryBytes)))
 		return
 	}
 	resources, err := json.Marshal(plan.GuestResources(r.Resources))

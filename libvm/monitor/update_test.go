@@ -4,6 +4,8 @@ package monitor
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,5 +213,49 @@ func TestUpdateOfOneThatEnds(t *testing.T) {
 	}
 	if len(p.limits) > 0 {
 		t.Errorf("limits were set: %v", p.limits)
+	}
+}
+
+// Memory cannot grow beyond the machine's, but what create accepted stays.
+func TestUpdateOfMemory(t *testing.T) {
+	const unlimited = 9223372036854771712 // what cgroup v1 shows for no limit
+	for _, c := range []struct {
+		name    string
+		has     int64
+		given   int64
+		refused bool
+	}{
+		{"within the machine", 256 * mib, 512 * mib, false},
+		{"more than the machine", 256 * mib, 513 * mib, true},
+		{"more, as it was created with", 600 * mib, 600 * mib, false},
+		{"more, and another than it was created with", 600 * mib, 601 * mib, true},
+		{"less again", 600 * mib, 100 * mib, false},
+		{"unlimited stays", unlimited, unlimited, false},
+		{"unlimited from now on", 256 * mib, unlimited, false},
+		{"none from now on", 256 * mib, -1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPod(t)
+			one := p.add("one", c.has)
+			conn := p.update(one, memory(c.given))
+			if c.refused {
+				if a := reply(t, conn); !strings.Contains(a.Error, "the machine has 536870912; its memory cannot grow") {
+					t.Errorf("answered %+v", a)
+				}
+				return
+			}
+			if got, want := string(p.asked().Resources), fmt.Sprintf(`{"memory":{"limit":%d}}`, c.given); got != want {
+				t.Errorf("the guest is told %s, want %s", got, want)
+			}
+			if a := p.finish(conn); a.Error != "" {
+				t.Fatal(a.Error)
+			}
+			if got := *saved(t, one).Spec.Linux.Resources.Memory.Limit; got != c.given {
+				t.Errorf("its state has a limit of %d, want %d", got, c.given)
+			}
+			if _, set := p.limits["one"]; !set {
+				t.Error("no limit was set on the host")
+			}
+		})
 	}
 }
