@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/config"
 )
 
@@ -64,8 +65,8 @@ func supported() *features.Features {
 			NetDevices:      &features.NetDevices{Enabled: &no},
 		},
 		Annotations: map[string]string{versionAnnotation: version},
-		// They choose the machine; the configuration says which are allowed.
-		PotentiallyUnsafeConfigAnnotations: []string{config.AnnotationPrefix},
+		// The first choose the machine; the configuration says which are allowed.
+		PotentiallyUnsafeConfigAnnotations: []string{config.AnnotationPrefix, cgroup.PropertyPrefix},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/config"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/holder"
@@ -106,6 +107,11 @@ func Prepare(ctx context.Context, o CreateOpts) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	properties, err := cgroup.CheckAnnotations(b.Spec.Annotations, o.Systemd)
+	if err != nil {
+		return nil, err
+	}
+	p.Warnings = append(p.Warnings, properties...)
 	for _, w := range p.Warnings {
 		logrus.Warn(w)
 	}

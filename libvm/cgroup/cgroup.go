@@ -38,19 +38,20 @@ type Cgroup struct {
 	m      cgroups.Manager
 	config *cgroups.Cgroup
 	rules  []specs.LinuxDeviceCgroup // as config.json has them
+	made   bool                      // there is one
 }
 
 // New describes the cgroup of spec (config-linux.md, "Cgroups Path"); nothing
 // is made before Join. Paths that Paths returned make it the same one again,
 // from another directory or cgroup too.
 func New(id string, spec *specs.Spec, systemd bool, over Overhead, paths map[string]string) (*Cgroup, error) {
-	config, err := describe(id, spec.Linux, systemd)
+	config, err := describe(id, spec, systemd)
 	if err != nil {
 		return nil, err
 	}
 	r := config.Resources
 	addOverhead(r, over)
-	c := &Cgroup{config: config}
+	c := &Cgroup{config: config, made: len(paths) > 0}
 	if spec.Linux != nil && spec.Linux.Resources != nil {
 		c.rules = spec.Linux.Resources.Devices
 	}
@@ -82,9 +83,17 @@ func addOverhead(r *cgroups.Resources, over Overhead) {
 
 // Join makes the cgroup if need be and moves the process into it.
 func (c *Cgroup) Join(pid int) error {
-	if err := c.m.Apply(pid); err != nil {
+	join := c.m.Apply
+	if c.made && c.config.Systemd {
+		// A unit is made once. Without systemd, Apply is for every process: it
+		// passes over named hierarchies that it cannot write, as it did when it
+		// made the cgroup, and AddPid fails there.
+		join = func(pid int) error { return c.m.AddPid("", pid) }
+	}
+	if err := join(pid); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
 	}
+	c.made = true
 	return nil
 }
 

@@ -13,12 +13,19 @@ import (
 )
 
 // describe turns linux.cgroupsPath and linux.resources into the library's form
-// (config-linux.md, "Control groups").
-func describe(id string, l *specs.Linux, systemd bool) (*cgroups.Cgroup, error) {
+// (config-linux.md, "Control groups"), and for systemd the annotations.
+func describe(id string, spec *specs.Spec, systemd bool) (*cgroups.Cgroup, error) {
+	l := spec.Linux
 	if l == nil {
 		l = &specs.Linux{}
 	}
 	c := &cgroups.Cgroup{Systemd: systemd, Resources: resources(l.Resources)}
+	if systemd {
+		var err error
+		if c.SystemdProps, err = properties(spec.Annotations); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case systemd && l.CgroupsPath == "":
 		c.ScopePrefix, c.Name = "runm", id
