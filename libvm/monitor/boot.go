@@ -10,10 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/network"
+	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/vmm"
@@ -145,6 +144,11 @@ func (m *monitor) hostFiles(c *container) (paths, trees []string) {
 	return paths, trees
 }
 
+// hostError is an error of the host's, whatever the machine came from.
+type hostError struct{ error }
+
+func (e hostError) Unwrap() error { return e.error }
+
 // joinMachine moves the machine's processes into the first container's cgroup,
 // which is there when its holder is in it.
 func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) error {
@@ -159,9 +163,15 @@ func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) 
 		return context.Cause(ctx)
 	}
 	for _, pid := range p.Pids() {
-		// One that has ended will be heard of from the machine, with why.
-		if err := c.cgroup.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
+		id, err := proc.Child(pid)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has ended: as for enter
+		}
+		if err == nil {
+			err = enter(c.cgroup, id)
+		}
+		if err != nil {
+			return hostError{err}
 		}
 	}
 	return nil

@@ -258,11 +258,28 @@ func (m *monitor) moveMachine(c *container) error {
 		if pid == old.state.Holder.Pid {
 			continue
 		}
-		if err := cg.Join(pid); err != nil && !errors.Is(err, unix.ESRCH) {
+		id, err := proc.Find(pid)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = enter(cg, id)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// enter puts one of the machine's processes into a cgroup. One that has ended
+// will be heard of from the machine, with why.
+func enter(cg hostCgroup, id proc.ID) error {
+	err := cg.Join(id.Pid)
+	if errors.Is(err, unix.ESRCH) || err != nil && !id.Alive() { // systemd has errors of its own
+		return nil
+	}
+	return err
 }
 
 // hostCgroup is a container's cgroup on the host: a cgroup.Cgroup but in tests.

@@ -25,13 +25,10 @@ func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config)
 		c.log.Debug("machine executes")
 		return m.joinMachine(ctx, c, v)
 	}
-	if g := m.cloneGuest(ctx, c, cfg, started); g != nil {
+	g, err := m.cloneGuest(ctx, c, cfg, started)
+	if g != nil || err != nil {
 		closeNICs(cfg)
-		return g, nil
-	}
-	if err := ctx.Err(); err != nil {
-		closeNICs(cfg)
-		return nil, context.Cause(ctx)
+		return g, err
 	}
 	span := trace.Begin(ctx, "machine launched, to boot")
 	machine, err := m.driver.Start(ctx, cfg)
@@ -39,8 +36,7 @@ func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config)
 	if err != nil {
 		return nil, fmt.Errorf("start the machine: %w", err)
 	}
-	g, err := newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started)
-	if err != nil {
+	if g, err = newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started); err != nil {
 		return nil, err
 	}
 	g.booted = true
@@ -48,16 +44,16 @@ func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config)
 }
 
 // cloneGuest starts the machine from its template. It returns nil where there is
-// none, or none that is good.
-func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config, started func(vmm.Machine) error) *guest {
+// none, or none that is good. The error is for what no boot would make better.
+func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config, started func(vmm.Machine) error) (*guest, error) {
 	cloner, ok := m.driver.(vmm.Cloner)
 	if !ok || c.setup.Templates == nil {
-		return nil
+		return nil, nil
 	}
 	key, t, err := findTemplate(ctx, c.setup.Templates, cloner, cfg)
 	switch {
 	case errors.Is(err, template.ErrNotExist):
-		return nil
+		return nil, context.Cause(ctx)
 	case errors.Is(err, template.ErrBroken):
 		c.log.Warnf("template %s is removed, and the machine booted: %v", key, err)
 		err = c.setup.Templates.Remove(key)
@@ -65,10 +61,15 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 		var g *guest
 		if g, err = m.clone(ctx, c, cloner, cfg, t, started); err == nil {
 			c.log.Debugf("machine is cloned from template %s", key)
-			return g
+			return g, nil
 		}
+		// Not the template's fault.
 		if ctx.Err() != nil {
-			return nil // not the template's fault
+			return nil, context.Cause(ctx)
+		}
+		var host hostError
+		if errors.As(err, &host) {
+			return nil, err
 		}
 		c.log.Warnf("template %s is removed, and the machine booted: %v", key, err)
 		err = c.setup.Templates.Discard(key, err)
@@ -76,7 +77,7 @@ func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config,
 	if err != nil && !errors.Is(err, template.ErrNotExist) {
 		c.log.Warn(err)
 	}
-	return nil
+	return nil, context.Cause(ctx)
 }
 
 // findTemplate opens the template for cfg's machine. Its key is told, too, where

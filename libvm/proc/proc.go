@@ -59,6 +59,20 @@ func Find(pid int) (ID, error) {
 	return ID{Pid: pid, Start: st.start}, nil
 }
 
+// Child names the calling process's child that has pid now. The error is
+// os.ErrNotExist when there is none: one that was waited for may have left its
+// pid to a stranger.
+func Child(pid int) (ID, error) {
+	st, err := readStat(pid)
+	if err != nil {
+		return ID{}, err
+	}
+	if st.parent != os.Getpid() {
+		return ID{}, fmt.Errorf("child %d: %w", pid, os.ErrNotExist)
+	}
+	return ID{Pid: pid, Start: st.start}, nil
+}
+
 // Alive reports whether the process runs. A zombie does not: it has ended and
 // only waits for its parent, which on some machines takes seconds.
 func (p ID) Alive() bool {
@@ -150,8 +164,9 @@ func (p ID) open() (int, error) {
 }
 
 type stat struct {
-	state byte
-	start uint64
+	state  byte
+	parent int
+	start  uint64
 }
 
 func readStat(pid int) (stat, error) {
@@ -172,7 +187,11 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, fmt.Errorf("/proc/%d/stat: start time: %w", pid, err)
 	}
-	return stat{state: f[0][0], start: start}, nil
+	parent, err := strconv.Atoi(f[1])
+	if err != nil {
+		return stat{}, fmt.Errorf("/proc/%d/stat: parent: %w", pid, err)
+	}
+	return stat{state: f[0][0], parent: parent, start: start}, nil
 }
 
 // SetName names the calling process in tools that show /proc/<pid>/comm, which
