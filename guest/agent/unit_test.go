@@ -41,7 +41,7 @@ func sessions(t *testing.T) (host *yamux.Session, guest *mux.Session) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err = yamux.Server(conn, api.StreamConfig())
+	host, err = api.Host(conn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,11 +25,11 @@ func newRelayed(t *testing.T) relayed {
 	client, host := connection(t)
 	guest, server := connection(t)
 	one, other := net.Pipe()
-	mux, err := yamux.Server(one, StreamConfig())
+	mux, err := Host(one)
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer, err := yamux.Client(other, StreamConfig())
+	peer, err := yamux.Client(other, streamConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,15 @@ import (
 // update, small enough that a stalled reader costs little memory.
 const StreamWindow = 1 << 20
 
-// StreamConfig is the yamux configuration of the host, which is the yamux server
-// and opens every stream; the agent (guest/agent/internal/mux) accepts.
+// Host begins the host's session on stream. The host is the yamux server and
+// opens every stream; the agent (guest/agent/internal/mux) accepts. A guest that
+// sends what no agent sends ends the session, whose Accept then returns an error
+// that is ErrFrame. The session closes stream when it ends.
+func Host(stream io.ReadWriteCloser) (*yamux.Session, error) {
+	return yamux.Server(&frames{ReadWriteCloser: stream}, streamConfig())
+}
+
+// streamConfig is the host's configuration of yamux.
 //
 // All timeouts are off: a paused machine answers nothing for as long as it is
 // paused, and a reader may be slower than any limit. The first stream carries
@@ -25,7 +32,7 @@ const StreamWindow = 1 << 20
 // agent Closes it, all bytes sent; a host that Closes it first says that nobody
 // reads the output any more, and the writer gets SIGPIPE. Both sides Close
 // every stream in the end, else it is kept for ever.
-func StreamConfig() *yamux.Config {
+func streamConfig() *yamux.Config {
 	return &yamux.Config{
 		AcceptBacklog:   256,
 		EnableKeepAlive: false,

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -37,6 +38,8 @@ type guest struct {
 	booted bool
 	// gone gets the machine's end, once.
 	gone chan error
+	// broken is what the guest did for which its machine was ended.
+	broken atomic.Pointer[error]
 	// hello is what the agent said first.
 	hello *api.HelloResponse
 	calls calls
@@ -64,7 +67,10 @@ func newGuest(ctx context.Context, machine vmm.Machine, share vmm.Share, debug b
 	defer cancel(nil)
 	go func() {
 		err := machine.Wait()
-		if err == nil {
+		switch broken := g.broken.Load(); {
+		case broken != nil:
+			err = *broken
+		case err == nil:
 			err = errors.New("the machine has ended")
 		}
 		cancel(err)
@@ -91,9 +97,10 @@ func newGuest(ctx context.Context, machine vmm.Machine, share vmm.Share, debug b
 
 // greet opens the conversation.
 func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.Share, debug bool) (err error) {
-	if g.session, err = yamux.Server(stream, api.StreamConfig()); err != nil {
+	if g.session, err = api.Host(stream); err != nil {
 		return fmt.Errorf("agent stream: %w", err)
 	}
+	go g.watch()
 	rpc, err := g.session.OpenStream()
 	if err != nil {
 		return fmt.Errorf("agent stream: %w", err)
@@ -122,6 +129,20 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 			"agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)}
 	}
 	return nil
+}
+
+// watch ends the machine of a guest that breaks the protocol. A session may also
+// end because the machine does, which then says why.
+func (g *guest) watch() {
+	_, err := g.session.Accept() // nothing is accepted: its error is the session's
+	for _, wrong := range []error{api.ErrFrame, yamux.ErrRecvWindowExceeded, yamux.ErrUnexpectedFlag} {
+		if errors.Is(err, wrong) {
+			err = fmt.Errorf("the guest's stream: %w", err)
+			g.broken.Store(&err)
+			g.machine.Kill()
+			return
+		}
+	}
 }
 
 // endGrace bounds how long a machine whose stream has broken may take to end,

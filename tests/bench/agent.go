@@ -68,7 +68,7 @@ func greet(ctx context.Context, m vmm.Machine, share vmm.Share) (_ *agent, err e
 	if err != nil {
 		return nil, err
 	}
-	if a.session, err = yamux.Server(stream, api.StreamConfig()); err != nil {
+	if a.session, err = api.Host(stream); err != nil {
 		return nil, errors.Join(err, stream.Close())
 	}
 	rpc, err := a.session.OpenStream()

@@ -229,7 +229,7 @@ func (vm *VM) startVirtiofsd(t testing.TB) *os.File {
 func (vm *VM) connect(t testing.TB, stream io.ReadWriteCloser) {
 	t.Helper()
 	var err error
-	vm.Session, err = yamux.Server(stream, api.StreamConfig())
+	vm.Session, err = api.Host(stream)
 	must(t, err)
 	t.Cleanup(func() { vm.Session.Close() })
 	rpc, err := vm.Session.OpenStream()

@@ -27,7 +27,6 @@ const (
 
 	typeData   = 0
 	typeWindow = 1
-	typePing   = 2
 	typeGoAway = 3
 
 	flagSYN = 1
@@ -145,11 +144,6 @@ func (s *Session) frame(in io.Reader, header []byte) error {
 		}
 		st.grow(length, flags)
 		return nil
-	case typePing:
-		if flags&flagSYN == 0 {
-			return nil
-		}
-		return s.send(typePing, flagACK, 0, length, nil)
 	case typeGoAway:
 		return io.EOF
 	default:

@@ -51,6 +51,12 @@ func (p *testPort) Splice(pipe, n int) error {
 // pair joins the library's end with ours.
 func pair(t *testing.T) (*yamux.Session, *Session, *testPort) {
 	t.Helper()
+	return pairBy(t, func(host net.Conn) io.ReadWriteCloser { return host })
+}
+
+// pairBy is pair with what the host reads and writes by.
+func pairBy(t *testing.T, by func(net.Conn) io.ReadWriteCloser) (*yamux.Session, *Session, *testPort) {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +67,7 @@ func pair(t *testing.T) (*yamux.Session, *Session, *testPort) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := yamux.Server(conn, api.StreamConfig())
+	host, err := api.Host(by(conn))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +97,44 @@ func random(n int) []byte {
 	r := rand.NewChaCha8([32]byte{})
 	_, _ = r.Read(b)
 	return b
+}
+
+// cut reads at most few bytes at once, not always as many.
+type cut struct {
+	net.Conn
+	last int
+}
+
+func (c *cut) Read(b []byte) (int, error) {
+	c.last = c.last%31 + 1
+	return c.Conn.Read(b[:min(len(b), c.last)])
+}
+
+// What the agent sends is what the host lets pass, wherever it is cut.
+func TestHostTakesAll(t *testing.T) {
+	host, guest, _ := pairBy(t, func(c net.Conn) io.ReadWriteCloser { return &cut{Conn: c} })
+	h, g := open(t, host, guest)
+	other, closed := open(t, host, guest)
+	want := random(2*api.StreamWindow + 345)
+	go func() {
+		_, _ = h.Write(want)
+		h.Close()
+	}()
+	go func() {
+		_, _ = io.Copy(g, struct{ io.Reader }{g})
+		g.Close()
+	}()
+	got, err := io.ReadAll(h)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read %d bytes, %v; want %d", len(got), err, len(want))
+	}
+	closed.Close()
+	if b, err := io.ReadAll(other); err != nil || len(b) > 0 {
+		t.Errorf("the end: %d bytes, %v", len(b), err)
+	}
+	if host.IsClosed() {
+		t.Error("the session has ended")
+	}
 }
 
 // Several streams, several windows of bytes each, both ways at once.
@@ -208,13 +252,6 @@ func TestOneWriteForAFrame(t *testing.T) {
 	defer port.mu.Unlock()
 	if n := port.writes - before; n != 1 {
 		t.Errorf("%d writes, want 1", n)
-	}
-}
-
-func TestPing(t *testing.T) {
-	host, _, _ := pair(t)
-	if _, err := host.Ping(); err != nil {
-		t.Error(err)
 	}
 }
 
