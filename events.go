@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode/utf16"
 
 	"github.com/opencontainers/runc/types"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -152,8 +154,30 @@ func (e *events) oom(total uint64) error {
 }
 
 func (e *events) print(event types.Event) error {
-	if err := json.NewEncoder(e.out).Encode(event); err != nil {
+	line, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("encode the event: %w", err)
+	}
+	if _, err := fmt.Fprintln(e.out, ascii(line)); err != nil {
 		return fmt.Errorf("%w: %w", errOutput, err)
 	}
 	return nil
+}
+
+// ascii is JSON in ASCII, all else escaped: names in a guest's counters are the
+// guest's, and encoding/json passes what a terminal would obey.
+func ascii(encoded []byte) string {
+	var b strings.Builder
+	for _, r := range string(encoded) {
+		switch {
+		case r < 0x7f:
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }

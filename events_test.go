@@ -126,3 +126,29 @@ func TestEventsBoundOOM(t *testing.T) {
 		t.Errorf("%v: printed again", err)
 	}
 }
+
+// Names in the counters are the guest's: none is one that a terminal obeys.
+func TestEventsPrintASCII(t *testing.T) {
+	var out strings.Builder
+	e := events{id: "c1", out: &out, source: &fakeSource{
+		end:     make(chan struct{}),
+		answers: []fakeAnswer{{"{\"hugetlb\":{\"a\\u009b\u202e\u007f\U0001f600é\":{\"usage\":7}}}", 0, nil}},
+	}}
+	if err := e.stats(); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []byte(strings.TrimSuffix(out.String(), "\n")) {
+		if b < ' ' || b > '~' {
+			t.Fatalf("%q", out.String())
+		}
+	}
+	var printed struct {
+		Data struct {
+			Hugetlb map[string]struct{ Usage int } `json:"hugetlb"`
+		} `json:"data"`
+	}
+	err := json.Unmarshal([]byte(out.String()), &printed)
+	if err != nil || printed.Data.Hugetlb["a\u009b\u202e\u007f\U0001f600é"].Usage != 7 {
+		t.Errorf("%v: %q", err, out.String())
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containerd/ttrpc"
 	"github.com/hashicorp/yamux"
@@ -239,12 +241,15 @@ type agentError struct {
 
 func (e *agentError) Error() string { return e.text }
 
-// clean bounds what a hostile guest can print on the user's terminal.
+// clean bounds what a hostile guest can print on the user's terminal: one line
+// of what Unicode calls graphic. Of the rest some would be obeyed by a terminal
+// (C0, C1), some would change how the text beside it reads (bidirectional
+// overrides, line separators, characters of no width).
 func clean(s string) string {
 	const most = 4 << 10
 	s = s[:min(len(s), most)]
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || r == '\ufffd' {
+		if !unicode.IsPrint(r) && r != '\t' || r == utf8.RuneError {
 			return ' '
 		}
 		return r

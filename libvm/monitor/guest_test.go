@@ -3,6 +3,7 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/ttrpc"
 	"github.com/hashicorp/yamux"
@@ -129,5 +131,44 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("the machine goes on")
+	}
+}
+
+func TestClean(t *testing.T) {
+	for said, want := range map[string]string{
+		"plain text, tab\tand ümläut 日本 €": "plain text, tab\tand ümläut 日本 €",
+		"":                                  "",
+		"two\nlines\r\n":                    "two lines  ",
+		"\x1b[31mred\x07\x00\x7f":           " [31mred   ",
+		"csi \u009b31m osc \u009d0;x\u009c": "csi  31m osc  0;x ",
+		"\u0080\u009f":                      "  ",
+		"line\u2028and\u2029paragraph":      "line and paragraph",
+		"\u202eesrever\u202c \u2066x\u2069": " esrever   x ",
+		"\u200b\u200e\u200f\u2060\ufeff":    "     ",
+		"\u00ad\u00a0":                      "  ",
+		"\xc2":                              " ",
+		"\x9b31m":                           " 31m",
+		"\ufffd\ue000\U000e0041":            "   ",
+	} {
+		if got := clean(said); got != want {
+			t.Errorf("%q becomes %q, want %q", said, got, want)
+		}
+	}
+	if n := len(clean(strings.Repeat("é", 1<<20))); n > 4<<10 {
+		t.Errorf("%d bytes", n)
+	}
+	// What was cut in the middle of a character is still whole characters.
+	if got := clean("x" + strings.Repeat("é", 4<<10)); !utf8.ValidString(got) {
+		t.Errorf("%q", got[len(got)-4:])
+	}
+}
+
+func TestConsoleTail(t *testing.T) {
+	said := "gone\n1\n2\n\x1b[2J3\u009b\r\n4\u202e\n5\n\x00\x9b\n6é\n"
+	if got, want := consoleTail([]byte(said)), "2 | [2J3 | 4 | 5 | 6"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if n := len(consoleTail(bytes.Repeat([]byte("x"), 64<<10))); n != 600 {
+		t.Errorf("%d bytes", n)
 	}
 }
