@@ -150,7 +150,7 @@ type hostError struct{ error }
 func (e hostError) Unwrap() error { return e.error }
 
 // joinMachine moves the machine's processes into the first container's cgroup,
-// which is there when its holder is in it.
+// which is there when its holder is in it, and gives them its oomScoreAdj.
 func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) error {
 	defer trace.Begin(ctx, "machine joins the cgroup").End()
 	p, ok := v.(vmm.Processes)
@@ -169,6 +169,9 @@ func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) 
 		}
 		if err == nil {
 			err = enter(c.cgroup, id)
+		}
+		if err == nil {
+			err = c.score(id, m.oomScoreAdj(c))
 		}
 		if err != nil {
 			return hostError{err}

@@ -388,6 +388,9 @@ func (m *monitor) holderRuns(c *container, id proc.ID) error {
 	if err := c.cgroup.Join(id.Pid); err != nil {
 		return err
 	}
+	if err := errors.Join(m.scoreHolder(c), m.scoreMachine(c)); err != nil {
+		return err
+	}
 	if m.first(c) {
 		close(m.joined)
 	}
@@ -587,6 +590,9 @@ func (m *monitor) forget(c *container) {
 	c.holder.Close()
 	c.trace.Close()
 	delete(m.containers, c.id)
+	if err := m.scoreMachine(c); err != nil {
+		c.log.Error(err)
+	}
 }
 
 // destroy ends a container at once; r is answered when it is gone.

@@ -58,6 +58,7 @@ type monitor struct {
 	payer      *container // the one whose cgroup the machine is in
 	cgroupOf   func(*store.State) (hostCgroup, error)
 	execs      int // counts up, names execs
+	inherited  int // oom_score_adj of this process, which is of the caller of create
 
 	requests chan request
 	results  chan func() // run by the owner
@@ -111,8 +112,12 @@ func Main(newDriver NewDriver) int {
 	if err != nil {
 		return fail(err)
 	}
+	score, err := proc.OOMScoreAdj()
+	if err != nil {
+		return fail(err)
+	}
 	m := &monitor{
-		setup: &setup, driver: newDriver(&setup), containers: map[string]*container{}, cgroupOf: cgroupOf,
+		setup: &setup, driver: newDriver(&setup), containers: map[string]*container{}, cgroupOf: cgroupOf, inherited: score,
 		requests: make(chan request), results: make(chan func(), 16),
 		joined: make(chan struct{}), namespace: make(chan *network.Namespace, 1),
 	}

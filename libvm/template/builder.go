@@ -155,6 +155,10 @@ func run(newDriver NewDriver, result *os.File) error {
 	if err != nil {
 		return err
 	}
+	// Its caller may be a daemon that must not be killed.
+	if err := ordinary(); err != nil {
+		return err
+	}
 	wanted := st.Mode()&os.ModeNamedPipe != 0 // somebody waits
 	if !wanted {
 		if err := yield(os.Getpid()); err != nil {
@@ -177,6 +181,20 @@ func run(newDriver NewDriver, result *os.File) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	return o.make(ctx, d, wanted)
+}
+
+// ordinary makes this process, and the machine that it starts, at least as likely
+// to be killed where memory runs out as an ordinary one.
+func ordinary() error {
+	adj, err := proc.OOMScoreAdj()
+	if err != nil || adj >= 0 {
+		return err
+	}
+	self, err := proc.Self()
+	if err != nil {
+		return err
+	}
+	return self.SetOOMScoreAdj(0)
 }
 
 // yield lets a process of its own session run when nobody else wants to. The
