@@ -133,6 +133,9 @@ func (m *monitor) hostFiles(c *container) (paths, trees []string) {
 	if t := m.setup.Templates; t != nil {
 		paths = append(paths, t.Dir)
 	}
+	if m.setup.Systemd {
+		paths = append(paths, "/run/systemd", "/run/dbus") // their sockets
+	}
 	trees = []string{"/proc", "/sys", "/dev", "/usr", "/lib"}
 	cfg := &m.setup.Plan.Machine
 	for _, file := range []string{m.setup.QEMU, m.setup.Virtiofsd, cfg.Kernel, cfg.Initrd} {
