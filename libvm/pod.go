@@ -21,15 +21,16 @@ type pod struct {
 
 // findPod returns the machine that the new container id belongs into, or nil
 // for one of its own. It is that of the sandbox that a client's annotations
-// name, or of a container whose network, ipc, uts or pid namespace config.json
-// gives by path: nobody can share those with a container in another machine.
+// name, or of one in the same sandbox where that is no container itself, or of a
+// container whose network, ipc, uts or pid namespace config.json gives by path:
+// nobody can share those with a container in another machine.
 func findPod(root, id string, s *specs.Spec) (*pod, error) {
-	sandbox := plan.SandboxOf(id, s.Annotations)
+	sandbox, absent := plan.SandboxOf(id, s.Annotations)
 	joined := joinedNamespaces(s.Linux)
 	if sandbox == "" && len(joined) == 0 {
 		return nil, nil
 	}
-	var member *Container
+	var member, sibling *Container
 	owners := map[string]*Container{}
 	err := Each(root, func(other string, c *Container, err error) {
 		if err != nil || other == id || !c.State.Holder.Alive() {
@@ -47,11 +48,19 @@ func findPod(root, id string, s *specs.Spec) (*pod, error) {
 		if other == sandbox {
 			member = c
 		}
+		if absent && sibling == nil && c.State.Spec != nil {
+			if its, _ := plan.SandboxOf(other, c.State.Spec.Annotations); its == sandbox {
+				sibling = c
+			}
+		}
 	})
+	if member == nil {
+		member = sibling
+	}
 	switch {
 	case err != nil:
 		return nil, err
-	case member == nil && sandbox != "":
+	case member == nil && sandbox != "" && !absent:
 		return nil, fmt.Errorf("the pod's sandbox %q is no running container of runm below %s: its containers share its machine", sandbox, root)
 	case member == nil:
 		return nil, nil

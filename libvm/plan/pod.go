@@ -6,7 +6,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Annotations of clients that make pods (clients.md, section 4).
+// Annotations of clients that make pods (docs/pods.md).
 const (
 	criContainerType  = "io.kubernetes.cri.container-type"
 	criSandboxID      = "io.kubernetes.cri.sandbox-id"
@@ -21,22 +21,23 @@ const (
 )
 
 // SandboxOf is the id of the container whose machine the container id is to
-// join by its annotations; "" if they say nothing.
-func SandboxOf(id string, annotations map[string]string) string {
-	var sandbox string
+// join by its annotations; "" if they say nothing. absent: there may be no such
+// container, for CRI-O makes one only where containers share a pid namespace
+// (crio.conf(5), drop_infra_ctr); then the id names the pod all the same.
+func SandboxOf(id string, annotations map[string]string) (sandbox string, absent bool) {
 	switch {
 	case annotations[criContainerType] == typeContainer:
 		sandbox = annotations[criSandboxID]
 	case annotations[crioContainerType] == typeContainer:
-		sandbox = annotations[crioSandboxID]
+		sandbox, absent = annotations[crioSandboxID], true
 	case annotations[crioContainerType] == "":
 		// podman gives its pods' members this and nothing else.
 		sandbox = annotations[crioSandboxID]
 	}
 	if sandbox == id {
-		return ""
+		return "", false
 	}
-	return sandbox
+	return sandbox, absent
 }
 
 // HostSpec is s as its cgroup on the host is to have it. The CPU shares of a

@@ -25,8 +25,9 @@ func TestSandboxOf(t *testing.T) {
 		"podman, member":        {map[string]string{crioSandboxID: "pod"}, "pod"},
 		"podman, infra":         {map[string]string{crioSandboxID: "c1"}, ""},
 	} {
-		if got := SandboxOf("c1", c.annotations); got != c.want {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
+		got, absent := SandboxOf("c1", c.annotations)
+		if got != c.want || absent != (name == "CRI-O, container") {
+			t.Errorf("%s: %q, %v, want %q", name, got, absent, c.want)
 		}
 	}
 }
