@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
@@ -56,7 +57,7 @@ func runDetached(c *cli.Context, p *libvm.Prepared) error {
 		return err
 	}
 	if err := created.Start(c.Context); err != nil {
-		return errors.Join(fmt.Errorf("start %q: %w", created.ID(), err), created.Delete(c.Context, true))
+		return errors.Join(fmt.Errorf("start %q: %w", created.ID(), err), discard(c, created))
 	}
 	return nil
 }
@@ -101,7 +102,7 @@ func runToEnd(c *cli.Context, p *libvm.Prepared, relay *console.Relay) (status i
 	go forward(signals, created, relay)
 	span := trace.Begin(ctx, "start")
 	if err := created.Start(c.Context); err != nil {
-		derr := created.Delete(context.WithoutCancel(c.Context), true)
+		derr := discard(c, created)
 		_, _ = created.Holder.Wait()
 		return 0, errors.Join(fmt.Errorf("start %q: %w", created.ID(), err), derr)
 	}
@@ -112,15 +113,28 @@ func runToEnd(c *cli.Context, p *libvm.Prepared, relay *console.Relay) (status i
 	if err != nil {
 		return 0, err
 	}
+	// Whatever cannot be cleaned up, the status is the container's, as runc has it.
 	if relay != nil {
 		if err := relay.Close(); err != nil {
-			return 0, err
+			logrus.Error(err)
 		}
 	}
 	if c.Bool("keep") {
 		return status, nil
 	}
-	return status, created.Delete(context.WithoutCancel(c.Context), true)
+	if err := discard(c, created); err != nil {
+		logrus.Errorf("delete %q: %v", created.ID(), err)
+	}
+	return status, nil
+}
+
+// discard deletes the container, if nobody else has done so.
+func discard(c *cli.Context, created *libvm.Created) error {
+	err := created.Delete(context.WithoutCancel(c.Context), true)
+	if errors.Is(err, libvm.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // forward passes runm's signals on to the container.

@@ -204,10 +204,38 @@ func (c *Container) waitCreated() error {
 	if _, err := c.ask(monitor.Request{Op: monitor.OpCreated}); err != nil && !isGone(err) {
 		return err
 	}
+	return c.reload()
+}
+
+// reload reads again what the container is.
+func (c *Container) reload() error {
 	fresh, err := Load(filepath.Dir(string(c.dir)), c.State.ID)
 	if err != nil {
 		return err
 	}
 	c.State = fresh.State
 	return nil
+}
+
+// lockPatience is longer than any other command holds the lock, poststop hooks
+// apart.
+const lockPatience = askTimeout + killGrace
+
+var errBusy = fmt.Errorf("another command has been at work on the container for %v", lockPatience)
+
+// lock takes the container's lock, and reads again what the container is: who had
+// the lock, or joined the machine, may have changed it. The error is ErrNotExist
+// if it was deleted meanwhile, errBusy after lockPatience.
+func (c *Container) lock(ctx context.Context) (*os.File, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockPatience, errBusy)
+	defer cancel()
+	f, err := c.dir.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.reload(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

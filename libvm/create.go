@@ -513,5 +513,5 @@ func (p *Prepared) abandon(m *monitorProcess) error {
 	if err := c.removeCgroup(); err != nil {
 		return err
 	}
-	return c.dir.Remove()
+	return c.removeState()
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,7 +33,31 @@ func (c *Container) Start(ctx context.Context) error {
 	if err := c.waitCreated(); err != nil {
 		return err
 	}
-	lock, err := c.dir.Lock()
+	if err := c.start(ctx); err != nil {
+		return err
+	}
+	h := c.State.Spec.Hooks
+	if h == nil {
+		return nil
+	}
+	// Without the lock: a hook may take its time, and the container be deleted
+	// meanwhile.
+	defer trace.Begin(ctx, "hooks: poststart").End()
+	err := hooks.Run(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning))
+	if err == nil {
+		return nil
+	}
+	// "the runtime MUST generate an error, stop the container, and continue the
+	// lifecycle at step 12": its deletion's hooks.
+	derr := c.Delete(context.WithoutCancel(ctx), true)
+	if errors.Is(derr, ErrNotExist) {
+		derr = nil
+	}
+	return errors.Join(err, derr)
+}
+
+func (c *Container) start(ctx context.Context) error {
+	lock, err := c.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -50,18 +75,8 @@ func (c *Container) Start(ctx context.Context) error {
 	default:
 		return fmt.Errorf("cannot start a container in the %s state", status)
 	}
-	if _, err := c.query(monitor.Request{Op: monitor.OpStart}); err != nil {
-		return err
-	}
-	if h := c.State.Spec.Hooks; h != nil {
-		defer trace.Begin(ctx, "hooks: poststart").End()
-		if err := hooks.Run(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning)); err != nil {
-			// "the runtime MUST generate an error, stop the container, and
-			// continue the lifecycle at step 12": its deletion's hooks.
-			return errors.Join(err, c.destroy(), c.remove(ctx))
-		}
-	}
-	return nil
+	_, err = c.query(monitor.Request{Op: monitor.OpStart})
+	return err
 }
 
 // Kill sends sig to init, or to every process of the container. To a stopped
@@ -82,7 +97,7 @@ func (c *Container) Resume() error { return c.change(monitor.Request{Op: monitor
 
 // change is query for what must not overlap with a start or another change.
 func (c *Container) change(r monitor.Request) error {
-	lock, err := c.dir.Lock()
+	lock, err := c.lock(context.Background())
 	if err != nil {
 		return err
 	}
@@ -158,11 +173,15 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 // whatever runs and whichever of our processes was killed before.
 func (c *Container) Delete(ctx context.Context, force bool) error {
 	defer trace.Begin(ctx, "delete").End()
-	lock, err := c.dir.Lock()
-	if err != nil {
+	lock, err := c.lock(ctx)
+	switch {
+	case err == nil:
+		defer lock.Close()
+	case force && errors.Is(err, errBusy):
+		logrus.Warn(err)
+	default:
 		return err
 	}
-	defer lock.Close()
 	status, ending, err := c.status()
 	if err != nil && !force {
 		return err
@@ -207,6 +226,10 @@ func (c *Container) waitEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, killGrace)
 	defer cancel()
 	defer c.trace.Begin(trace.MainLane, "wait: monitor or holder ends").End()
+	// Another container may have joined the machine since.
+	if err := c.reload(); err != nil && !errors.Is(err, ErrNotExist) {
+		return err
+	}
 	if c.State.Pod {
 		return c.State.Holder.Wait(ctx)
 	}
@@ -223,6 +246,17 @@ func (c *Container) remove(ctx context.Context) error {
 		return err
 	}
 	poststop(ctx, c.State.Spec, c.ociState(specs.StateStopped))
+	return c.removeState()
+}
+
+// removeState removes the state directory, and what a monitor that was killed has
+// left beside it: empty, for what was mounted there was in its mount namespace.
+func (c *Container) removeState() error {
+	if id := c.State.Monitor; id.Pid != 0 && !id.Alive() {
+		if err := os.Remove(store.ShareDir(filepath.Dir(string(c.dir)), id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("staging directory: %w", err)
+		}
+	}
 	return c.dir.Remove()
 }
 

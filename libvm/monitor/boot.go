@@ -43,7 +43,7 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 	ctx, cancel := c.deadline(c.making)
 	defer cancel()
 	span := trace.Begin(ctx, "files staged")
-	if m.staging, err = share.New(c.shareDir()); err != nil {
+	if m.staging, err = share.New(m.shareDir); err != nil {
 		return nil, err
 	}
 	for _, b := range c.setup.Plan.Files() {

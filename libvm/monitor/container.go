@@ -23,7 +23,6 @@ import (
 	"github.com/runm/runm/libvm/holder"
 	"github.com/runm/runm/libvm/plan"
 	"github.com/runm/runm/libvm/proc"
-	"github.com/runm/runm/libvm/share"
 	"github.com/runm/runm/libvm/store"
 	"github.com/runm/runm/libvm/trace"
 	"github.com/runm/runm/libvm/undo"
@@ -36,6 +35,8 @@ var (
 	errCreateGone = errors.New("create was killed")
 	errDestroyed  = errors.New("the container was deleted while it was being created")
 	errHolderGone = errors.New("the container's host process was killed")
+	// Another one's end can be the machine's, where this one is just being made.
+	errMachineEnded = errors.New("the machine has ended with the last container that was in it")
 )
 
 // container is one of the machine's containers. Only the owner's goroutine
@@ -107,11 +108,11 @@ func newContainer(s *Setup, create, hold *control.Conn, r *trace.Recorder) *cont
 	return c
 }
 
-func (c *container) shareDir() string { return filepath.Join(string(c.dir), store.ShareDir) }
-
-// admit takes a container in and begins to make it.
-func (m *monitor) admit(c *container, work func() (*made, error)) {
+// admit takes a container in and begins to make it by work, which takes files
+// over.
+func (m *monitor) admit(c *container, files []*os.File, work func() (*made, error)) {
 	if m.containers[c.id] != nil {
+		control.CloseAll(files)
 		_ = c.create.Send(Step{Kind: StepFailed, Error: store.ErrExist.Error()})
 		c.create.Close()
 		c.holder.Close()
@@ -120,6 +121,7 @@ func (m *monitor) admit(c *container, work func() (*made, error)) {
 	m.containers[c.id] = c
 	create := c.create
 	if err := m.accept(c); err != nil {
+		control.CloseAll(files)
 		m.fail(c, err)
 		return
 	}
@@ -140,6 +142,9 @@ func (m *monitor) admit(c *container, work func() (*made, error)) {
 
 // accept takes the id: from here on the state directory is the container's.
 func (m *monitor) accept(c *container) error {
+	if m.ended {
+		return errMachineEnded
+	}
 	defer c.trace.Begin(laneOwner, "id taken, state saved, cgroup prepared").End()
 	dir, err := store.Create(c.setup.Root, c.id)
 	if err != nil {
@@ -147,7 +152,6 @@ func (m *monitor) accept(c *container) error {
 	}
 	c.dir = dir
 	c.undo.Push(dir.Remove)
-	c.undo.Push(func() error { return share.Remove(c.shareDir()) })
 	c.openLog()
 	self, err := proc.Self()
 	if err != nil {
@@ -168,8 +172,12 @@ func (m *monitor) accept(c *container) error {
 		return err
 	}
 	c.undo.Push(c.listener.Close)
-	if err := os.Mkdir(c.shareDir(), 0o700); err != nil {
-		return fmt.Errorf("staging directory: %w", err)
+	if m.first(c) {
+		m.shareDir = store.ShareDir(filepath.Dir(string(dir)), self)
+		if err := os.Mkdir(m.shareDir, 0o700); err != nil {
+			return fmt.Errorf("staging directory: %w", err)
+		}
+		c.undo.Push(m.removeShare)
 	}
 	c.cgroup, err = m.cgroupOf(c.state)
 	if err != nil {
@@ -319,7 +327,11 @@ func (m *monitor) step(c *container, s Step) {
 	if c.create == nil || m.containers[c.id] != c {
 		return
 	}
-	if err := m.take(c, s); err != nil {
+	err := errMachineEnded
+	if !m.ended {
+		err = m.take(c, s)
+	}
+	if err != nil {
 		m.fail(c, err)
 	}
 }
@@ -455,6 +467,8 @@ func (m *monitor) endMaking(c *container) error {
 	}
 	r := <-c.made
 	switch {
+	case r.err != nil && m.first(c):
+		return nil // its whole staging directory goes
 	case r.err != nil:
 		return m.unstage(c)
 	case r.guest != nil:
@@ -499,7 +513,7 @@ func (m *monitor) kill(ctx context.Context, c *container) {
 
 // unstage takes the container's files out of a machine that goes on.
 func (m *monitor) unstage(c *container) error {
-	if m.first(c) {
+	if m.ended {
 		return nil
 	}
 	var errs []error

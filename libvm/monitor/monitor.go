@@ -12,6 +12,7 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -67,6 +68,9 @@ type monitor struct {
 	// namespace gets the holder's network namespace, if the machine has NICs.
 	namespace chan *network.Namespace
 	failed    bool // the first container never came to be
+	// shareDir is where staging is mounted.
+	shareDir string
+	ended    bool // the machine, or it is about to
 }
 
 // NewDriver makes the driver of a setup; main chooses which there are.
@@ -122,8 +126,11 @@ func Main(newDriver NewDriver) int {
 		joined: make(chan struct{}), namespace: make(chan *network.Namespace, 1),
 	}
 	c := newContainer(&setup, create, hold, recorder)
-	m.admit(c, func() (*made, error) { return m.boot(c, files) })
+	m.admit(c, files, func() (*made, error) { return m.boot(c, files) })
 	m.own()
+	if err := m.removeShare(); err != nil {
+		c.log.Error(err)
+	}
 	if m.failed {
 		return 1
 	}
@@ -178,8 +185,26 @@ func (m *monitor) machineGone(err error) {
 	}
 }
 
+// removeShare takes the staging directory away, once the machine has ended.
+func (m *monitor) removeShare() error {
+	if m.shareDir == "" {
+		return nil
+	}
+	if err := share.Remove(m.shareDir); err != nil {
+		return err
+	}
+	if err := os.Remove(m.shareDir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("staging directory: %w", err)
+	}
+	return nil
+}
+
 // endMachine ends everything that containers share. The last one's end does.
 func (m *monitor) endMachine() {
+	if m.ended {
+		return
+	}
+	m.ended = true
 	closed := make(chan struct{})
 	go func() { // some of both is waiting in the kernel
 		defer close(closed)

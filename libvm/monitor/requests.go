@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -236,7 +237,7 @@ func (m *monitor) joinRequest(r request) {
 		}
 		m.results <- func() {
 			c := newContainer(&s, create, hold, recorder)
-			m.admit(c, func() (*made, error) { return m.join(c, files[2:], trees) })
+			m.admit(c, slices.Concat(files[2:], trees), func() (*made, error) { return m.join(c, files[2:], trees) })
 		}
 	}()
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/runm/runm/libvm/cgroup"
 	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/store"
+	"github.com/runm/runm/libvm/vmm"
 )
 
 const mib = 1 << 20
@@ -200,6 +201,35 @@ func TestUpdateWhileTheMachineMoves(t *testing.T) {
 		t.Errorf("its state has an overhead of %d MiB and pod %v, want %d MiB and true", s.OverheadBytes/mib, s.Pod, want/mib)
 	}
 }
+
+// The machine ends with its only container while create still asks for another
+// one in it.
+func TestStepAfterTheMachinesEnd(t *testing.T) {
+	p := newPod(t)
+	p.add("first", 64*mib)
+	joining := p.add("second", 64*mib)
+	ours, theirs := connection(t)
+	joining.create, joining.status = theirs, specs.StateCreating
+	joining.making, joining.cancel = context.WithCancelCause(t.Context())
+	p.guest.machine, p.guest.gone = deadMachine{}, make(chan error, 1)
+	p.guest.gone <- nil
+	p.wiring = &wiring{quit: make(chan struct{}), closed: make(chan error, 1)}
+	p.wiring.closed <- nil
+	p.endMachine()
+	p.step(joining, Step{Kind: StepCommit})
+	var answer Step
+	if _, err := ours.Recv(&answer); err != nil || answer.Kind != StepFailed || answer.Error != errMachineEnded.Error() {
+		t.Errorf("commit is answered by %+v, %v, want %q", answer, err, errMachineEnded)
+	}
+	if p.containers["second"] != nil {
+		t.Error("it is a container of a machine that has ended")
+	}
+	p.endMachine() // as the last one's end does
+}
+
+type deadMachine struct{ vmm.Machine }
+
+func (deadMachine) Kill() {}
 
 // A container that ends meanwhile is not written down again: it may be deleted.
 func TestUpdateOfOneThatEnds(t *testing.T) {

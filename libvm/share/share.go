@@ -133,8 +133,9 @@ func (s *Staging) Detach(b plan.Bind) error {
 	if err != nil && !errors.Is(err, unix.EINVAL) { // a stand-in is no mount
 		return fmt.Errorf("unmount %s from the staging directory: %w", b.Source, err)
 	}
-	// The empty mount point, in our own tmpfs, and what was made for it alone.
-	for dir := b.Target; dir != "." && os.Remove(s.writable(dir)) == nil; dir = filepath.Dir(dir) {
+	// The empty mount point, in our own tmpfs, and what was made for it alone; not
+	// what all have, where another one may just be attached.
+	for dir := b.Target; filepath.Dir(dir) != "." && os.Remove(s.writable(dir)) == nil; dir = filepath.Dir(dir) {
 	}
 	return nil
 }

@@ -6,6 +6,7 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,9 +33,14 @@ const (
 	stateFile = "state.json"
 	// LogFile is the monitor's log.
 	LogFile = "log"
-	// ShareDir is where the monitor mounts the staging directory.
-	ShareDir = "share"
 )
+
+// ShareDir is where a monitor mounts its machine's staging directory: beside the
+// containers, for a machine can outlive any of them, and a mount goes with the
+// directory it is on. No container has the name for its id.
+func ShareDir(root string, monitor proc.ID) string {
+	return filepath.Join(root, fmt.Sprintf("@share-%d-%d", monitor.Pid, monitor.Start))
+}
 
 // State is what state.json holds.
 type State struct {
@@ -154,32 +160,56 @@ func (d Dir) Load() (*State, error) {
 }
 
 // Lock waits for the directory's lock, which orders the commands that change a
-// container. Closing the file gives it back. It is a lock on the directory
-// itself: on a full disk no file for it could be made, and nothing be deleted.
-func (d Dir) Lock() (*os.File, error) {
+// container, until ctx ends. Closing the file gives it back. It is a lock on the
+// directory itself: on a full disk no file for it could be made, and nothing be
+// deleted. ErrNotExist: the container was deleted meanwhile; what has its id now is
+// another.
+func (d Dir) Lock(ctx context.Context) (*os.File, error) {
 	f, err := os.Open(string(d))
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, ErrNotExist
-		}
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, lockError(err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+	if err := flock(ctx, f); err != nil {
+		f.Close()
+		return nil, lockError(err)
+	}
+	locked, err := f.Stat()
+	if err == nil {
+		var now os.FileInfo
+		if now, err = os.Stat(string(d)); err == nil && !os.SameFile(locked, now) {
+			err = os.ErrNotExist
 		}
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, lockError(err)
 	}
 	return f, nil
 }
 
-// Remove removes the directory: the files in it and the empty staging
-// directory. It never descends: in the monitor's mount namespace the
-// container's own files are mounted below.
+func lockError(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return ErrNotExist
+	}
+	return fmt.Errorf("lock: %w", err)
+}
+
+// flock is flock(2), which has no time-out.
+func flock(ctx context.Context, f *os.File) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Remove removes the directory and the files in it. It never descends.
 func (d Dir) Remove() error {
 	entries, err := os.ReadDir(string(d))
 	if errors.Is(err, os.ErrNotExist) {

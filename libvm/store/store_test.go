@@ -3,12 +3,16 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/proc"
 )
 
 func TestLifeOfADirectory(t *testing.T) {
@@ -29,8 +33,11 @@ func TestLifeOfADirectory(t *testing.T) {
 	if ids, err := List(root); err != nil || len(ids) != 1 || ids[0] != "c1" {
 		t.Errorf("List = %v, %v", ids, err)
 	}
-	if err := os.Mkdir(filepath.Join(string(d), ShareDir), 0o700); err != nil {
+	if err := os.Mkdir(ShareDir(root, proc.ID{Pid: 7, Start: 8}), 0o700); err != nil {
 		t.Fatal(err)
+	}
+	if ids, err := List(root); err != nil || len(ids) != 1 {
+		t.Errorf("List beside a staging directory = %v, %v", ids, err)
 	}
 	if err := d.Remove(); err != nil {
 		t.Error(err)
@@ -79,7 +86,7 @@ func TestRemoveNeverDeletesWhatIsMountedBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	share := filepath.Join(string(d), ShareDir)
+	share := filepath.Join(string(d), "mounted")
 	if err := os.Mkdir(share, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -92,5 +99,57 @@ func TestRemoveNeverDeletesWhatIsMountedBelow(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("the mounted file is gone: %v", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	d, err := Create(t.TempDir(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := d.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if f, err := d.Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second lock: %v, %v", f, err)
+	}
+	// Who has waited while the container was deleted, and another got its id.
+	second := make(chan error)
+	go func() {
+		_, err := d.Lock(t.Context())
+		second <- err
+	}()
+	for { // until the second has the directory open
+		fds, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := 0
+		for _, fd := range fds {
+			if target, err := os.Readlink(fd); err == nil && target == string(d) {
+				open++
+			}
+		}
+		if open == 2 {
+			break
+		}
+	}
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(string(d), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	if err := <-second; !errors.Is(err, ErrNotExist) {
+		t.Errorf("the lock of what was deleted: %v, want %v", err, ErrNotExist)
+	}
+	if third, err := d.Lock(t.Context()); err != nil {
+		t.Error(err)
+	} else {
+		third.Close()
 	}
 }

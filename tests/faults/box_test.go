@@ -69,7 +69,7 @@ func (b *box) close() {
 		b.t.Error(err)
 	}
 	for _, e := range ids {
-		if !strings.HasPrefix(e.Name(), ".") {
+		if !strings.ContainsAny(e.Name()[:1], ".@") { // no containers
 			if r := b.try("delete", "--force", e.Name()); r.code != 0 {
 				b.t.Errorf("delete --force %s: %s", e.Name(), r.stderr)
 			}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,6 +168,33 @@ func TestHookFails(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A poststart hook that hangs holds up who called start, and nobody else.
+func TestPoststartHangs(t *testing.T) {
+	t.Parallel()
+	c := newBox(t).container("echo up; exec sleep 1000")
+	c.spec.Hooks = &specs.Hooks{Poststart: []specs.Hook{c.hook(
+		"echo >" + c.path("in") + "; until [ -e " + c.path("go") + " ]; do sleep 0.1; done; exit 3")}}
+	c.create()
+	start := c.spawn("start", "start", c.id)
+	c.waitFile("in")
+	c.wantStatus(specs.StateRunning)
+	c.runs("pause", c.id)
+	c.runs("resume", c.id)
+	if r := c.finishIn(soon, c.command("delete", "--force", c.id)); r.code != 0 {
+		t.Errorf("delete: status %d: %s", r.code, r.stderr)
+	}
+	c.must(os.WriteFile(c.path("go"), nil, 0o644))
+	if code := c.end(start, soon); code != 1 {
+		t.Errorf("start: status %d, want 1", code)
+	}
+	stderr := c.read("start.stderr")
+	contains(t, stderr, "poststart hook #0", "exit status 3")
+	if strings.Contains(stderr, "does not exist") {
+		t.Errorf("start blames the container that was deleted: %s", stderr)
+	}
+	c.wantNothing()
 }
 
 // Who deletes a container that is being created, or kills one of its processes

@@ -159,11 +159,72 @@ func TestPodOutlivesItsSandbox(t *testing.T) {
 	late := sandbox.container("exec sleep 1000")
 	late.spec.Annotations = members[0].spec.Annotations
 	contains(t, late.refused(), sandbox.id, "no running container")
+	// The files of who is gone are gone from the machine, and those of others can
+	// come, by the namespace of who is left.
+	monitor := members[0].hostPids()["monitor"]
+	if mounts := readProc(t, monitor, "mountinfo"); strings.Contains(mounts, sandbox.id) {
+		t.Errorf("the monitor still has files of %s:\n%s", sandbox.id, mounts)
+	}
+	late.spec.Annotations = nil
+	late.spec.Linux.Namespaces = members[0].spec.Linux.Namespaces
+	for i := range late.spec.Linux.Namespaces {
+		if ns := &late.spec.Linux.Namespaces[i]; ns.Type == specs.NetworkNamespace {
+			ns.Path = fmt.Sprintf("/proc/%d/ns/net", members[0].hostPids()["holder"])
+		}
+	}
+	late.spec.Process.Args[2] = "echo up; exec sleep 1000"
+	late.save()
+	late.up()
+	if got := late.hostPids()["monitor"]; got != monitor {
+		t.Errorf("monitor %d, want %d", got, monitor)
+	}
+	// The id is free again, in another machine.
+	sandbox.up()
+	if got := sandbox.hostPids()["monitor"]; got == monitor {
+		t.Error("a container with no namespace of another's is in its machine")
+	}
+	sandbox.runs("delete", "--force", sandbox.id)
+	late.runs("delete", "--force", late.id)
+
 	members[0].runs("kill", members[0].id, "KILL")
 	members[0].waitStopped(soon)
 	members[0].runs("delete", members[0].id)
 	members[1].wantStatus(specs.StateRunning)
+	if mounts := readProc(t, monitor, "mountinfo"); strings.Contains(mounts, members[0].id) || strings.Contains(mounts, late.id) {
+		t.Errorf("the monitor still has files of who is gone:\n%s", mounts)
+	}
 	members[1].runs("delete", "--force", members[1].id)
+	sandbox.wantNothing()
+}
+
+func readProc(t *testing.T, pid int, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// An attached run of the machine's first container began before there was a pod;
+// its end leaves the others alone.
+func TestPodOutlivesAttachedRun(t *testing.T) {
+	t.Parallel()
+	sandbox := newBox(t).sandbox()
+	sandbox.save()
+	run := sandbox.spawn("run", "run", "--bundle", sandbox.bundle, sandbox.id)
+	sandbox.prints("run.stdout", "up\n")
+	member := sandbox.member("echo up; exec sleep 1000", specs.NetworkNamespace)
+	member.up()
+	sandbox.runs("kill", sandbox.id, "KILL")
+	if code := sandbox.end(run, commandTime); code != 137 {
+		t.Errorf("status %d, want 137: %s", code, sandbox.read("run.stderr"))
+	}
+	member.wantStatus(specs.StateRunning)
+	if out := member.runs("exec", member.id, "echo", "alive"); out != "alive\n" {
+		t.Errorf("exec printed %q", out)
+	}
+	member.runs("delete", "--force", member.id)
 	sandbox.wantNothing()
 }
 
@@ -275,7 +336,7 @@ func TestPodWithoutSandbox(t *testing.T) {
 	t.Parallel()
 	c := newBox(t).container("true")
 	c.spec.Annotations = map[string]string{
-		"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.SandboxID": "elsewhere",
+		"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "elsewhere",
 	}
 	contains(t, c.createFails(), `"elsewhere"`, "no running container")
 }
