@@ -64,15 +64,13 @@ func (b *box) path(name string) string { return filepath.Join(b.dir, name) }
 
 // close removes what a test that failed did not, and looks for what is left.
 func (b *box) close() {
-	ids, err := os.ReadDir(b.state)
+	ids, err := leak.IDs(b.state)
 	if err != nil {
 		b.t.Error(err)
 	}
-	for _, e := range ids {
-		if !strings.ContainsAny(e.Name()[:1], ".@") { // no containers
-			if r := b.try("delete", "--force", e.Name()); r.code != 0 {
-				b.t.Errorf("delete --force %s: %s", e.Name(), r.stderr)
-			}
+	for _, id := range ids {
+		if r := b.try("delete", "--force", id); r.code != 0 {
+			b.t.Errorf("delete --force %s: %s", id, r.stderr)
 		}
 	}
 	leak.Check(b.t, b.scope)

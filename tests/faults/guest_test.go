@@ -16,9 +16,11 @@ import (
 // words are in the container's log.
 func TestGuestPanics(t *testing.T) {
 	t.Parallel()
-	c := newBox(t).container("echo up; echo c >/proc/sysrq-trigger; exec sleep 1000")
+	c := newBox(t).container("echo up; until test -e /go; do sleep 0.1; done; echo c >/proc/sysrq-trigger; exec sleep 1000")
 	c.save()
 	run := c.spawn("run", "run", "--keep", "--bundle", c.bundle, c.id)
+	c.prints("run.stdout", "up\n") // what is still in the guest is lost with it
+	c.must(os.WriteFile(c.path("rootfs/go"), nil, 0o644))
 	if code := c.end(run, commandTime); code != 137 {
 		t.Errorf("run: status %d, want 137: %s", code, c.read("run.stderr"))
 	}

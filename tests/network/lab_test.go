@@ -69,20 +69,17 @@ func (l *lab) root() string { return filepath.Join(l.dir, "root") }
 
 // close removes the containers, and looks for what they left.
 func (l *lab) close() {
-	ids, err := os.ReadDir(l.root())
+	ids, err := leak.IDs(l.root())
 	if err != nil {
 		l.t.Error(err)
 	}
-	for _, e := range ids {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
+	for _, id := range ids {
 		if l.t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(l.root(), e.Name(), "log"))
-			l.t.Logf("log of %s:\n%s", e.Name(), log)
+			log, _ := os.ReadFile(filepath.Join(l.root(), id, "log"))
+			l.t.Logf("log of %s:\n%s", id, log)
 		}
-		if r := l.try("delete", "--force", e.Name()); r.err != nil {
-			l.t.Errorf("delete --force %s: %v", e.Name(), r.err)
+		if r := l.try("delete", "--force", id); r.err != nil {
+			l.t.Errorf("delete --force %s: %v", id, r.err)
 		}
 	}
 	for _, f := range l.namespaces {

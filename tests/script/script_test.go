@@ -117,11 +117,11 @@ func cleanup(t testscript.T, scope *leak.Scope, root string) {
 	if err == nil && len(left) == 0 {
 		return
 	}
-	ids, _ := os.ReadDir(root)
+	ids, _ := leak.IDs(root)
 	for _, id := range ids {
-		out, err := exec.Command(runm, "--root", root, "delete", "--force", id.Name()).CombinedOutput()
+		out, err := exec.Command(runm, "--root", root, "delete", "--force", id).CombinedOutput()
 		if err != nil {
-			left = append(left, fmt.Sprintf("delete --force %s: %v: %s", id.Name(), err, out))
+			left = append(left, fmt.Sprintf("delete --force %s: %v: %s", id, err, out))
 		}
 	}
 	// The work directory is about to be removed: never through a mount.

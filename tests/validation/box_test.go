@@ -101,16 +101,13 @@ func (b *box) env() []string {
 // the runtime did not.
 func (b *box) close(t *testing.T) {
 	b.scope.Names = append(b.scope.Names, b.ids(t)...)
-	entries, err := os.ReadDir(b.root())
+	ids, err := leak.IDs(b.root())
 	if err != nil {
 		t.Error(err)
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		if out, err := exec.Command(b.runtime, "delete", "--force", e.Name()).CombinedOutput(); err != nil {
-			t.Errorf("delete --force %s: %v\n%s", e.Name(), err, out)
+	for _, id := range ids {
+		if out, err := exec.Command(b.runtime, "delete", "--force", id).CombinedOutput(); err != nil {
+			t.Errorf("delete --force %s: %v\n%s", id, err, out)
 		}
 	}
 	leak.Check(t, b.scope)

@@ -52,6 +52,19 @@ func Watch(t testing.TB, root string, names ...string) {
 	t.Cleanup(func() { Check(t, scope) })
 }
 
+// IDs lists the containers that have a state directory below root. What is not
+// container's, such as a machine's staging directory, begins with a character that
+// no id has, or with a dot.
+func IDs(root string) (ids []string, err error) {
+	entries, err := os.ReadDir(root)
+	for _, e := range entries {
+		if !strings.ContainsAny(e.Name()[:1], ".@") {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, err
+}
+
 // New is the Scope of root as the machine is now.
 func New(root string, names ...string) (*Scope, error) {
 	if !filepath.IsAbs(root) || filepath.Clean(root) == "/" {
