@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -64,8 +65,11 @@ func changes(from, to state, indexes []int) []message {
 	}
 	var list []message
 	had, has := set(from.entries), set(to.entries)
+	unaddressed := slices.ContainsFunc(from.entries, func(e entry) bool { return e.add == unix.RTM_NEWADDR && !has[e] })
 	for i := len(from.entries) - 1; i >= 0; i-- {
-		if e := from.entries[i]; !has[e] {
+		// Without its source address a route is not the same, and cannot be
+		// added beside what is left of it.
+		if e := from.entries[i]; !has[e] || unaddressed && keepsWithoutSource(e) {
 			list = append(list, removal(e))
 		}
 	}
@@ -93,12 +97,28 @@ func changes(from, to state, indexes []int) []message {
 		}
 	}
 	for _, e := range to.entries {
-		// An interface that was down has lost its routes.
-		if raised || from.unsure || !had[e] {
+		// An interface that was down has lost its routes. An address that goes
+		// takes its secondary ones along, unless they are promoted, and the last
+		// one of IPv4 all routes and neighbours (net/ipv4/devinet.c,
+		// fib_frontend.c); which it was there is the guest's to know.
+		if raised || unaddressed || from.unsure || !had[e] {
 			list = append(list, addition(e))
 		}
 	}
 	return list
+}
+
+// keepsWithoutSource reports whether e is a route that stays when its source
+// address goes, and has none then: IPv6's (rt6_remove_prefsrc of
+// net/ipv6/route.c). One of IPv4 goes too.
+func keepsWithoutSource(e entry) bool {
+	if e.add != unix.RTM_NEWROUTE || e.payload[0] != unix.AF_INET6 {
+		return false
+	}
+	attrs, err := attributes([]byte(e.payload), unix.SizeofRtMsg)
+	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+		return a.Attr.Type == unix.RTA_PREFSRC
+	})
 }
 
 // union is a and what b has besides.

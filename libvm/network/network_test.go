@@ -230,6 +230,68 @@ func TestSync(t *testing.T) {
 	}
 }
 
+// TestSyncRemovedAddress: when an address goes, the guest's kernel takes others',
+// and routes, with it, other ones than the namespace's kernel did. The guest has
+// them again after the same Sync.
+func TestSyncRemovedAddress(t *testing.T) {
+	const promote = "echo 1 >/proc/sys/net/ipv4/conf/all/promote_secondaries; "
+	for name, steps := range map[string][]string{
+		// As Calico: the last address that there was takes all IPv4 routes, and
+		// the permanent neighbours.
+		"one for another": {
+			`ip addr add 10.0.0.2/32 dev eth0; ip route add 169.254.1.1 dev eth0 scope link
+			ip route add default via 169.254.1.1; ip neigh add 169.254.1.1 lladdr 02:00:00:00:00:09 dev eth0 nud permanent`,
+			"ip addr add 10.0.0.3/32 dev eth0; ip addr del 10.0.0.2/32 dev eth0",
+		},
+		// As CNI's ptp, looked at before and after: the address becomes one
+		// without a route, which is another one.
+		"one without its route": {
+			"ip addr add 10.7.0.2/24 dev eth0; ip route add default via 10.7.0.1",
+			`ip route del 10.7.0.0/24; ip route add 10.7.0.1 dev eth0 scope link src 10.7.0.2
+			ip route add 10.7.0.0/24 via 10.7.0.1 src 10.7.0.2`,
+		},
+		"the primary one": {
+			promote + "ip addr add 10.7.0.2/24 dev eth0; ip addr add 10.7.0.3/24 dev eth0; ip addr add 10.7.0.4/24 dev eth0; ip route add default via 10.7.0.1",
+			"ip addr del 10.7.0.2/24 dev eth0",
+		},
+		"all, and the same route again": {
+			"ip addr add 10.7.0.2/24 dev eth0; ip route add default via 10.7.0.1",
+			"ip addr flush dev eth0; ip addr add 10.7.0.9/24 dev eth0; ip route add default via 10.7.0.1",
+		},
+		// The kernel keeps a route of IPv6, without that address.
+		"a source": {
+			"ip addr add fd00:1::2/64 dev eth0 nodad; ip -6 route add fd00:2::/64 via fd00:1::1 src fd00:1::2; ip -6 route add fd00:3::/64 via fd00:1::1",
+			"ip addr change fd00:1::2/64 dev eth0 metric 7",
+		},
+	} {
+		for _, promoting := range []int{0, 1} { // the guest's kernel
+			t.Run(fmt.Sprintf("%s, promoting %d", name, promoting), func(t *testing.T) {
+				ns, g, n := connectedGuest(t, 1)
+				peers := newNamespace(t)
+				// Without link-local addresses, which come by themselves.
+				sh(t, ns, `ip link set lo up; ip link add eth0 type veth peer name x0 netns `+path(peers)+`
+				ip link set eth0 addrgenmode none up`)
+				sh(t, peers, "ip link set x0 up")
+				sh(t, g.ns, fmt.Sprintf(`ip link set lo up
+				for f in all default spare0; do echo %d >/proc/sys/net/ipv4/conf/$f/promote_secondaries; done`, promoting))
+				for _, script := range steps {
+					sh(t, ns, script)
+					if err := n.Sync(t.Context(), g); err != nil {
+						t.Fatalf("%s: %v", script, err)
+					}
+					if got, want := view(t, g.ns, "eth0"), view(t, ns, "eth0"); got != want {
+						t.Errorf("after %s the guest has\n%s\nthe namespace\n%s", script, got, want)
+					}
+					asks := g.asks
+					if err := n.Sync(t.Context(), g); err != nil || g.asks != asks {
+						t.Errorf("after %s: a second Sync asks %d times, %v", script, g.asks-asks, err)
+					}
+				}
+			})
+		}
+	}
+}
+
 // TestSyncAfterError: what the guest did not get it gets with the next Sync.
 func TestSyncAfterError(t *testing.T) {
 	ns, g, n := connectedGuest(t, 1)
