@@ -52,7 +52,7 @@ const (
 // exempt leaves answers of DNS servers to the namespace's own programs to them:
 // what comes from port 53 to one of ownPorts. Fragments and IP options do not
 // occur in them, or they are the guest's. Who has asked must know its neighbour:
-// such answers are for both.
+// such answers are for both. It may be called again, as after an error.
 func exempt(h *netlink.Handle, l, tap netlink.Link) error {
 	const fromTo, toMask = 53<<16 | ownPorts, 0xffff0000 | ownPortsMask
 	both := &netlink.MirredAction{
@@ -78,6 +78,13 @@ func exempt(h *netlink.Handle, l, tap netlink.Link) error {
 				{Off: 4, Mask: 0x0000ff00, Val: transport << 8}, // next header
 				{Off: 40, Mask: toMask, Val: fromTo},
 			}})
+	}
+	// u32 knows no EEXIST: a filter that is there would be there twice.
+	for _, f := range filters {
+		err := h.FilterDel(f.on(l)) // and all others of the protocol
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("let DNS answers through on %s anew: %w", l.Attrs().Name, err)
+		}
 	}
 	for _, f := range filters {
 		if err := h.FilterAdd(f.on(l)); err != nil {

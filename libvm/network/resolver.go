@@ -28,7 +28,7 @@ const (
 // does: by a UDP socket at 127.0.0.11, of any port, to which rules of the
 // namespace lead port 53. That server asks others from the namespace, and from
 // now on their answers find it: its sockets get ports of a range of their own,
-// whose DNS answers are not the machine's.
+// whose DNS answers are not the machine's. After an error it is to be called again.
 func (n *Network) FindResolver() (found bool, err error) {
 	err = n.ns.Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/udp")
@@ -49,7 +49,8 @@ func (n *Network) FindResolver() (found bool, err error) {
 			err = errors.Join(err, exempt(n.reader.handle, c.link, c.tap))
 		}
 	}
-	n.resolving = true
+	// With an error the next call does the rest.
+	n.resolving = err == nil
 	return true, err
 }
 

@@ -5,6 +5,7 @@ package network
 import (
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -67,6 +68,35 @@ func serveSlowly(t *testing.T, ns *Namespace) *slowServer {
 		}
 	}()
 	return s
+}
+
+// TestFindResolverAgain: an interface that could not be told to leave DNS answers
+// to the namespace is told the next time, and none twice.
+func TestFindResolverAgain(t *testing.T) {
+	ns, g, n := connectedGuest(t, 2)
+	sh(t, ns, `ip link add eth0 type veth peer name x; ip addr add 10.1.0.2/24 dev eth0; ip link set eth0 up
+		ip link add eth1 type veth peer name y; ip addr add 10.2.0.2/24 dev eth1; ip link set eth1 up`)
+	if err := n.Sync(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	close(serveSlowly(t, ns).let)
+	sh(t, ns, "tc qdisc del dev eth0 ingress")
+	if found, err := n.FindResolver(); !found || err == nil {
+		t.Errorf("with an interface that is not redirected: %v, %v, want an error", found, err)
+	}
+	sh(t, ns, "tc qdisc add dev eth0 ingress")
+	for range 2 {
+		if found, err := n.FindResolver(); !found || err != nil {
+			t.Fatalf("%v, %v", found, err)
+		}
+		for _, name := range []string{"eth0", "eth1"} {
+			got := sh(t, ns, "tc filter show dev "+name+" ingress")
+			// The ports, on UDP and TCP over IPv4 and IPv6.
+			if n := strings.Count(got, "match 0035ff00/ffffff00"); n != 4 {
+				t.Errorf("%d exceptions for DNS answers on %s, want 4: %s", n, name, got)
+			}
+		}
+	}
 }
 
 // TestResolve: a guest that asks without end has so many questions under way
