@@ -20,8 +20,36 @@ import (
 )
 
 // settleTime is how long the namespace must be quiet before a change is carried
-// into the guest: a client makes an interface in several steps.
-const settleTime = 20 * time.Millisecond
+// into the guest: a client makes an interface in several steps. In one that is
+// never quiet (a routing daemon's) a change waits for settleLimit at most.
+const (
+	settleTime  = 20 * time.Millisecond
+	settleLimit = 200 * time.Millisecond
+)
+
+// settling fires when changes are to be carried over.
+type settling struct {
+	*time.Timer
+	latest time.Time // when it fires in any case; zero without a change
+}
+
+func newSettling() *settling {
+	t := time.NewTimer(settleTime)
+	t.Stop()
+	return &settling{Timer: t}
+}
+
+// changed puts it off, within the limit.
+func (s *settling) changed() {
+	now := time.Now()
+	if s.latest.IsZero() {
+		s.latest = now.Add(settleLimit)
+	}
+	s.Reset(min(settleTime, s.latest.Sub(now)))
+}
+
+// carried: what comes next is another change.
+func (s *settling) carried() { s.latest = time.Time{} }
 
 // wiring keeps the guest's network like the namespace's, beside the owner. A
 // machine without NICs has none.
@@ -100,8 +128,7 @@ func (w *wiring) run() {
 	}
 	// What is there already needs no settling.
 	w.follow()
-	settled := time.NewTimer(0)
-	<-settled.C
+	settled := newSettling()
 	for {
 		select {
 		case _, ok := <-changed:
@@ -110,8 +137,9 @@ func (w *wiring) run() {
 				changed = nil
 				continue
 			}
-			settled.Reset(settleTime)
+			settled.changed()
 		case <-settled.C:
+			settled.carried()
 			w.follow()
 		case result := <-w.syncs:
 			result <- w.sync()
