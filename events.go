@@ -106,7 +106,7 @@ func (e *events) watch(ctx context.Context, interval time.Duration) error {
 			}
 			return end.err
 		case <-tick.C:
-			switch err := e.stats(); {
+			switch err := e.look(); {
 			case errors.Is(err, errOutput):
 				return err
 			case errors.Is(err, libvm.ErrNotRunning):
@@ -121,21 +121,38 @@ func (e *events) watch(ctx context.Context, interval time.Duration) error {
 // errOutput: nobody reads the events.
 var errOutput = errors.New("cannot print")
 
-// stats prints the counters and what they tell of memory.
+// stats prints the counters and nothing else: who calls decodes one line.
 func (e *events) stats() error {
-	raw, oomKills, err := e.source.Stats()
+	data, _, err := e.counters()
 	if err != nil {
 		return err
 	}
-	// Decoded, so that of what the guest sends only counters pass.
-	var data types.Stats
-	if err := json.Unmarshal(raw, &data); err != nil {
-		return fmt.Errorf("the guest's counters: %w", err)
+	return e.print(types.Event{Type: "stats", ID: e.id, Data: data})
+}
+
+// look prints the counters, after what they tell of memory.
+func (e *events) look() error {
+	data, oomKills, err := e.counters()
+	if err != nil {
+		return err
 	}
 	if err := e.oom(oomKills); err != nil {
 		return err
 	}
-	return e.print(types.Event{Type: "stats", ID: e.id, Data: &data})
+	return e.print(types.Event{Type: "stats", ID: e.id, Data: data})
+}
+
+// counters are the guest's: decoded, so that of what it sends only they pass.
+func (e *events) counters() (data *types.Stats, oomKills uint64, err error) {
+	raw, oomKills, err := e.source.Stats()
+	if err != nil {
+		return nil, 0, err
+	}
+	data = new(types.Stats)
+	if err := json.Unmarshal(raw, data); err != nil {
+		return nil, 0, fmt.Errorf("the guest's counters: %w", err)
+	}
+	return data, oomKills, nil
 }
 
 // maxOOM bounds the lines that one look at the guest's count can print.

@@ -94,6 +94,21 @@ func TestEventsWatch(t *testing.T) {
 	}
 }
 
+// As runc's: go-runc decodes the first line, whatever it is.
+func TestEventsStatsIsOneLine(t *testing.T) {
+	var out strings.Builder
+	e := events{id: "c1", out: &out, source: &fakeSource{
+		end:     make(chan struct{}),
+		answers: []fakeAnswer{{`{"pids":{"current":1}}`, 2, nil}},
+	}}
+	if err := e.stats(); err != nil {
+		t.Fatal(err)
+	}
+	if got := kinds(t, out.String()); got != "stats" {
+		t.Errorf("after 2 kills: %s", got)
+	}
+}
+
 func TestEventsPassCountersOnly(t *testing.T) {
 	var out strings.Builder
 	e := events{id: "c1", out: &out, source: &fakeSource{

@@ -87,7 +87,6 @@ func TestOutOfMemory(t *testing.T) {
 	c.wantNothing()
 }
 
-// An exec that uses too much dies alone.
 // oomCounter is the file of the host's memory cgroup that pid is in which
 // counts out-of-memory kills.
 func (c *container) oomCounter(pid int) string {
@@ -108,11 +107,15 @@ func (c *container) oomCounter(pid int) string {
 	return v2
 }
 
+// An exec that uses too much dies alone, and who watches is told while the
+// container goes on. Who wants the counters gets them alone.
 func TestExecOutOfMemory(t *testing.T) {
 	t.Parallel()
 	c := newBox(t).container("echo up; exec sleep 1000")
 	c.limitMemory()
 	c.up()
+	events := c.spawn("events", "events", "--interval", "100ms", c.id)
+	c.prints("events.stdout", `"type":"stats"`)
 	if r := c.try("exec", c.id, "/bin/guest", "eat", "100"); r.code != 137 || r.stdout != "" {
 		t.Errorf("exec: status %d, want 137: %s%s", r.code, r.stdout, r.stderr)
 	}
@@ -120,8 +123,16 @@ func TestExecOutOfMemory(t *testing.T) {
 	if out := c.runs("exec", c.id, "echo", "alive"); out != "alive\n" {
 		t.Errorf("exec after it: %q", out)
 	}
-	contains(t, c.runs("events", "--stats", c.id), `"type":"oom"`)
+	c.prints("events.stdout", `{"type":"oom","id":"`+c.id+`"}`)
+	// As go-runc's Stats has it: the first line is the counters.
+	stats := c.runs("events", "--stats", c.id)
+	if !strings.HasPrefix(stats, `{"type":"stats","id":"`+c.id+`","data":{`) || strings.Count(stats, "\n") != 1 {
+		t.Errorf("events --stats after a kill: %q, want one line of counters", stats)
+	}
 	c.runs("delete", "--force", c.id)
+	if code := c.end(events, commandTime); code != 0 {
+		t.Errorf("events: status %d: %s", code, c.read("events.stderr"))
+	}
 	c.wantNothing()
 }
 
