@@ -145,6 +145,15 @@ func TestLater(t *testing.T) {
 	ns.plug("eth1", "10.77.0.4/24")
 	shows("ip addr", "10.77.0.4/24", true)
 	ping(l.out, "10.77.0.4")
+
+	// The guest's kernel takes the routes away with an interface's last address.
+	ns.sh("ip route add 10.98.0.0/16 via 10.77.0.1 dev eth0")
+	shows("ip route", "10.98.0.0/16 via 10.77.0.1 dev eth0", true)
+	// All before somebody looks.
+	ns.sh(`printf '%s\n' 'addr flush dev eth0' 'addr add 10.77.0.5/24 dev eth0' 'route add 10.98.0.0/16 via 10.77.0.1 dev eth0' | ip -batch -`)
+	shows("ip addr", "10.77.0.2/24", false)
+	shows("ip route", "10.98.0.0/16 via 10.77.0.1 dev eth0", true)
+	ping(l.out, "10.77.0.5")
 }
 
 // TestPaused: what changes while the machine stands still is there when it goes
