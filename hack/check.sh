@@ -17,7 +17,7 @@ failed=()
 step() {
 	local name=$1 began=$SECONDS
 	shift
-	if "$@" >"$work/out" 2>&1; then
+	if strict "$@" >"$work/out" 2>&1; then
 		say "$name: ok ($((SECONDS - began)) s)"
 		return
 	fi
@@ -74,7 +74,7 @@ step "go vet, critest" vet_critest
 step "go vet, darwin" vet_darwin
 step "go build, linux/arm64" build_arm64
 step "go.mod" tidy
-step "layers and documents" go test -count=1 ./tests/layers ./tests/docs
+step "layers, documents and scripts" go test -count=1 ./tests/layers ./tests/docs ./tests/hack
 if command -v protoc >/dev/null; then
 	step "generated files" generated
 else

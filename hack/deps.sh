@@ -161,7 +161,6 @@ forbid_services() {
 	fi
 }
 install() {
-	forbid_services
 	run "install ${missing[*]}" "$work/install.log" -- \
 		as_root apt-get install -y --no-install-recommends "${missing[@]}"
 }
@@ -170,6 +169,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 	chmod 755 "$work" # apt reads the list as its own user
 	fresh=
 	known || { update; fresh=1; }
+	forbid_services
 	if ! install; then
 		# Old lists name packages that the mirror no longer has.
 		[ -z "$fresh" ] || die "apt-get install failed" "see the lines above"

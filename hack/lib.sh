@@ -32,9 +32,19 @@ progress_last() {
 		END { printf "\r\033[K" }' >&2
 }
 
-# run LABEL LOG [LINES] -- COMMAND... runs the command with its output in LOG:
-# one line when it is done, progress in place on a terminal, and on failure the
-# end of the log.
+# strict COMMAND... runs it in a subshell that ends at the first line that fails,
+# also for a caller that asks for its status: below `if`, `||` and `&&` bash
+# forgets set -e, in functions too, but not in a process substitution.
+strict() {
+	{
+		: < <(set -e; "$@" >&3 3>&-)
+		wait $!
+	} 3>&1
+}
+
+# run LABEL LOG [LINES] -- COMMAND... runs the command, by strict, with its output
+# in LOG: one line when it is done, progress in place on a terminal, and on
+# failure the end of the log.
 run() {
 	local label=$1 log=$2 total=0 started=$SECONDS rc=0
 	shift 2
@@ -43,13 +53,13 @@ run() {
 	if [ -t 2 ]; then
 		set -o pipefail
 		if [ "$total" -gt 0 ]; then
-			"$@" </dev/null 2>&1 | tee "$log" | progress_pct "$total" "$prog: $label" || rc=$?
+			strict "$@" </dev/null 2>&1 | tee "$log" | progress_pct "$total" "$prog: $label" || rc=$?
 		else
-			"$@" </dev/null 2>&1 | tee "$log" | progress_last "$prog: $label:" || rc=$?
+			strict "$@" </dev/null 2>&1 | tee "$log" | progress_last "$prog: $label:" || rc=$?
 		fi
 	else
 		say "$label ..."
-		"$@" </dev/null >"$log" 2>&1 || rc=$?
+		strict "$@" </dev/null >"$log" 2>&1 || rc=$?
 	fi
 	if [ "$rc" != 0 ]; then
 		say "$label: the last lines of $log:"
