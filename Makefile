@@ -7,6 +7,7 @@ CACHE   := $(or $(RUNM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runm)
 OUT := _output
 BIN := $(OUT)/bin/runm
 LIB := $(OUT)/lib/runm
+KERNEL := $(LIB)/$(if $(filter aarch64,$(shell uname -m)),Image,vmlinux)
 
 # Nothing of the build may depend on where the tree lies.
 GOBUILD := go build -trimpath
@@ -57,14 +58,17 @@ runm: ## build the host's program
 	@CGO_ENABLED=0 $(GOBUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) .
 
 install: ## copy runm to PREFIX (after `make all`)
-	@test -x $(BIN) || { echo "make: nothing built yet: run 'make all' first" >&2; exit 1; }
+	@for f in $(BIN) $(KERNEL) $(LIB)/initramfs.cpio; do \
+		test -e $$f || { echo "make: $$f is not built yet: run 'make all' first" >&2; exit 1; }; done
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/runm
 	install -d $(DESTDIR)$(PREFIX)/lib/runm
-	install -m 644 $(wildcard $(LIB)/vmlinux $(LIB)/Image $(LIB)/initramfs.cpio) $(DESTDIR)$(PREFIX)/lib/runm/
+	install -m 644 $(KERNEL) $(LIB)/initramfs.cpio $(DESTDIR)$(PREFIX)/lib/runm/
+	@# The cache's owner, modes and ACLs are not for what root runs.
 	@if [ -e $(LIB)/qemu ]; then \
-		rm -rf $(DESTDIR)$(PREFIX)/lib/runm/qemu && \
-		cp -a $$(readlink -f $(LIB)/qemu) $(DESTDIR)$(PREFIX)/lib/runm/qemu && \
-		echo "copied QEMU and virtiofsd to $(DESTDIR)$(PREFIX)/lib/runm/qemu"; fi
+		qemu=$(DESTDIR)$(PREFIX)/lib/runm/qemu && rm -rf $$qemu && \
+		cp -R --no-dereference --preserve=timestamps $$(readlink -f $(LIB)/qemu) $$qemu && \
+		chmod -R u=rwX,go=rX $$qemu && \
+		echo "copied QEMU and virtiofsd to $$qemu"; fi
 
 uninstall: ## remove what install copied
 	rm -rf $(DESTDIR)$(PREFIX)/bin/runm $(DESTDIR)$(PREFIX)/lib/runm
