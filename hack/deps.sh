@@ -54,33 +54,46 @@ amd64) qemu_pkg=qemu-system-x86 qemu=qemu-system-x86_64 ;;
 arm64) qemu_pkg=qemu-system-arm qemu=qemu-system-aarch64 ;;
 *) die "no guest for the architecture $arch" "amd64 and arm64 are supported" ;;
 esac
-# Who wants to use runm need not have them: tests/clients alone does.
+# Who wants to use runm need not have them: tests/clients alone does. After a slash
+# stands a program that counts instead of the package: apt would remove Docker's own
+# packages (docker-ce, containerd.io) for Debian's.
 if [ -n "$clients" ]; then
 	tools+=(
-		runc containerd docker.io docker-compose iptables
-		podman catatonit netavark aardvark-dns containernetworking-plugins
+		runc/runc containerd/containerd docker.io/dockerd docker-compose/docker-compose iptables
+		podman/podman catatonit netavark aardvark-dns containernetworking-plugins
 		bsdutils erofs-utils e2fsprogs
 	)
-	if [ -z "$private" ]; then tools+=(docker-cli); fi
+	if [ -z "$private" ]; then tools+=(docker-cli/docker); fi
 fi
 # An arm64 machine has it all.
 if [ "$arch" = arm64 ]; then arm64=; fi
 if [ -n "$arm64" ]; then tools+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross); fi
 
-# The answer of a second run: same script, everything still there.
+wanted=("${tools[@]}")
+if [ -z "$private" ]; then wanted+=("$qemu_pkg" ${arm64:+qemu-system-arm} virtiofsd); fi
+# lacking prints the packages that are wanted and not there.
+lacking() {
+	local entry installed
+	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]%/*}" 2>/dev/null | sed -n 's/^installed //p' || true)
+	for entry in "${wanted[@]}"; do
+		case $'\n'$installed$'\n' in
+		*$'\n'"${entry%/*}"$'\n'*) continue ;;
+		esac
+		if [[ $entry != */* ]] || ! command -v "${entry#*/}" >/dev/null; then printf '%s\n' "${entry%/*}"; fi
+	done
+}
+
+# The answer of a second run: same script, everything still there. The stamp does
+# not tell: the cache may be of another machine.
 stamp=$CACHE/.deps${clients:+-clients}${arm64:+-arm64}.stamp
 hash=$(cat "$0" "$(dirname "$0")/lib.sh" | sha256sum)
 complete() {
 	[ "$(cat "$stamp" 2>/dev/null)" = "$hash $release" ] &&
 		[ -s "$CACHE/src/$linux.tar.xz" ] &&
-		command -v gcc flex bison bc patch xz pkg-config busybox debootstrap tc nft >/dev/null &&
-		{ [ -z "$arm64" ] || [ -x "$CACHE/arm64/bin/busybox" ] && command -v aarch64-linux-gnu-gcc >/dev/null; } &&
-		{ [ -z "$clients" ] || command -v runc containerd dockerd docker-compose podman mkfs.erofs >/dev/null; } &&
-		if [ -n "$private" ]; then
-			[ -x "$CACHE/qemu/bin/$qemu" ] && { [ -z "$arm64" ] || [ -x "$CACHE/qemu-arm64/bin/qemu-system-aarch64" ]; }
-		else
-			command -v "$qemu" ${arm64:+qemu-system-aarch64} >/dev/null
-		fi
+		[ -z "$(lacking)" ] &&
+		{ [ -z "$arm64" ] || [ -x "$CACHE/arm64/bin/busybox" ]; } &&
+		{ [ -z "$private" ] || [ -x "$CACHE/qemu/bin/$qemu" ]; } &&
+		{ [ -z "$private" ] || [ -z "$arm64" ] || [ -x "$CACHE/qemu-arm64/bin/qemu-system-aarch64" ]; }
 }
 if [ -z "$upgrade" ] && complete; then exit 0; fi
 one_at_a_time deps
@@ -139,12 +152,7 @@ debian_sources "${files[@]}" </dev/null >"$work/debian.list"
 [ -s "$work/debian.list" ] || die "no Debian source for ${release#* } in /etc/apt" "add one to /etc/apt/sources.list"
 
 # -- Tools of the machine's own release.
-wanted=("${tools[@]}")
-if [ -z "$private" ]; then wanted+=("$qemu_pkg" ${arm64:+qemu-system-arm} virtiofsd); fi
-missing=()
-for p in "${wanted[@]}"; do
-	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
-done
+mapfile -t missing < <(lacking)
 # Only Debian's lists are renewed; the others stay as they are.
 update() {
 	run "package lists" "$work/update.log" -- as_root apt-get update \
