@@ -1,7 +1,7 @@
 # runm's build. `make help` lists the targets; README.md says how to begin.
 
 PREFIX  ?= /usr/local
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+VERSION ?= $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 CACHE   := $(or $(RUNM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runm)
 
 OUT := _output
@@ -9,8 +9,9 @@ BIN := $(OUT)/bin/runm
 LIB := $(OUT)/lib/runm
 KERNEL := $(LIB)/$(if $(filter aarch64,$(shell uname -m)),Image,vmlinux)
 
-# Nothing of the build may depend on where the tree lies.
-GOBUILD := go build -trimpath
+# Nothing of the build may depend on where the tree lies, whose it is (git serves
+# nobody else, root included), or on a commit that changes nothing of it.
+GOBUILD := go build -trimpath -buildvcs=false
 
 .PHONY: help all demo test critest check bench bench-docs peers install uninstall clean deps kernel runm agent generate
 

@@ -47,6 +47,6 @@ if [ "$(cat $copy.version 2>/dev/null || true)" != "$want" ]; then
 fi
 sed '$a replace '"$module"' => ./'"$copy" go.mod >_output/agent.mod
 cp go.sum _output/agent.sum
-CGO_ENABLED=1 go build -trimpath -modfile _output/agent.mod \
+CGO_ENABLED=1 go build -trimpath -buildvcs=false -modfile _output/agent.mod \
 	-tags 'seccomp netgo osusergo runc_nocriu patched' -ldflags '-s -w -extldflags -static' \
 	-o "$out" ./guest/cmd/agent

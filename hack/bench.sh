@@ -9,7 +9,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
 mkdir -p _output
-CGO_ENABLED=0 go build -o _output/bench ./tests/bench
+CGO_ENABLED=0 go build -buildvcs=false -o _output/bench ./tests/bench
 # Where hack/peers.sh puts what Debian does not have.
 export PATH=$CACHE/peers:$PATH
 # shellcheck disable=SC2086 # BENCH is words

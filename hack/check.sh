@@ -28,7 +28,7 @@ step() {
 
 # sources lists the files of the tree with one of the given endings, also those
 # that are not committed yet.
-sources() { git ls-files -z --cached --others --exclude-standard -- "$@" | xargs -0 ls -d 2>/dev/null; }
+sources() { git -c safe.directory="$(pwd -P)" ls-files -z --cached --others --exclude-standard -- "$@" | xargs -0 ls -d 2>/dev/null; }
 
 format() {
 	local wrong
@@ -52,7 +52,7 @@ vet_darwin() {
 }
 
 # Built, not vetted: a test of libvm/plan uses libcontainer, which needs C.
-build_arm64() { GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build . ./libvm/...; }
+build_arm64() { GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -buildvcs=false . ./libvm/...; }
 
 # The version of protoc is in a comment of what it writes, and does not matter.
 generated() {

@@ -14,7 +14,7 @@ hack=$(cd "$(dirname "$0")" && pwd)
 cd "$hack/.."
 [ "$(id -u)" = 0 ] || die "the tests mount file systems and must be run as root" "sudo make test"
 mkdir -p _output
-go build -o _output/summary ./hack/summary
+go build -buildvcs=false -o _output/summary ./hack/summary
 runm=_output/bin/runm
 templates() { if [ -x "$runm" ]; then "$runm" template list 2>/dev/null | awk 'NR > 1 { print $1 }'; fi; }
 before=$(templates || true) # a store that is refused has none

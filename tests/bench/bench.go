@@ -160,7 +160,7 @@ func (b *bench) state(id string) (*store.State, error) {
 // tests/bench/guest/name, and returns its path.
 func (b *bench) buildGo(ctx context.Context, name string) (string, error) {
 	program := filepath.Join(b.dir, "guest-"+name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./tests/bench/guest/"+name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "./tests/bench/guest/"+name)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the guest's program: %w: %s", err, out)

@@ -62,7 +62,7 @@ func Program(t testing.TB, name string) string {
 func Initrd(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "init"), "-ldflags=-s -w", "./libvm/vmm/vmmtest/guest/init")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "init"), "-ldflags=-s -w", "./libvm/vmm/vmmtest/guest/init")
 	build.Dir = root(t)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := build.CombinedOutput(); err != nil {

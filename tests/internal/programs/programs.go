@@ -35,7 +35,7 @@ func Runm() (string, error) {
 // It returns its path, in dir.
 func BuildGuest(dir string) (string, error) {
 	path := filepath.Join(dir, "guest")
-	cmd := exec.Command("go", "build", "-o", path, "./guest")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "./guest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the guest's program: %w: %s", err, out)
