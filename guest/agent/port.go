@@ -21,10 +21,6 @@ type port struct {
 	fd int
 	// used: bytes have come, so there is a session that can be lost.
 	used bool
-	// between is a pipe that Splice empties each time. The driver lists all
-	// that a pipe holds and then fills in only what it was asked for: asked
-	// for less, it crashes the kernel (6.12: the list has no end mark).
-	between *[2]int
 }
 
 // openPort finds the virtio-serial port that the host named and opens it.
@@ -121,46 +117,26 @@ func (p *port) Write(b []byte) (int, error) {
 	return done, nil
 }
 
-// Splice writes n bytes that are in pipe. Its pages become the buffers that the
-// host reads (port_fops_splice_write in drivers/char/virtio_console.c).
+// Splice writes the n bytes that pipe holds, and no more: the driver lists all
+// that a pipe holds and then fills in only what it was asked for; asked for
+// less, it crashes the kernel (6.12: the list has no end mark). The pipe's pages
+// become the buffers that the host reads (port_fops_splice_write in
+// drivers/char/virtio_console.c).
 func (p *port) Splice(pipe, n int) error {
-	if p.between == nil {
-		var fds [2]int
-		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+	for n > 0 {
+		moved, err := ignoringEINTR(func() (int, error) {
+			moved, err := unix.Splice(pipe, nil, p.fd, nil, n, unix.SPLICE_F_MOVE)
+			return int(moved), err
+		})
+		if err != nil {
 			return fmt.Errorf("port splice: %w", err)
 		}
-		p.between = &fds
-		_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // smaller only costs speed
-	}
-	for n > 0 {
-		moved, err := spliceSome(pipe, p.between[1], n)
-		if err != nil {
-			return err
+		if moved == 0 {
+			return fmt.Errorf("port splice: %w", io.ErrUnexpectedEOF)
 		}
 		n -= moved
-		for moved > 0 {
-			gone, err := spliceSome(p.between[0], p.fd, moved)
-			if err != nil {
-				return err
-			}
-			moved -= gone
-		}
 	}
 	return nil
-}
-
-func spliceSome(from, to, n int) (int, error) {
-	moved, err := ignoringEINTR(func() (int, error) {
-		moved, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_MOVE)
-		return int(moved), err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("port splice: %w", err)
-	}
-	if moved == 0 {
-		return 0, fmt.Errorf("port splice: %w", io.ErrUnexpectedEOF)
-	}
-	return moved, nil
 }
 
 // Close closes the port. A Read under way is not woken: the agent closes it only

@@ -28,18 +28,23 @@ type output struct {
 	src  *os.File // read end of a pipe, or a terminal's master
 	dst  stream
 	pipe bool // src is a pipe
+	// by is the pipe that dst.Splice sends src's content through; nil until
+	// there was much of it. It is run's.
+	by *[2]int
 
 	mu   sync.Mutex
 	cond *sync.Cond // on mu: sent, claimed, counting, ended changed
 	read uint64     // bytes taken from src
 	sent uint64     // bytes of those handed to dst, or given up
 	// claimed bytes of src are on their way without being read; how many of
-	// them still are in src is not known.
+	// them still are in src is not known. Fewer may be sent: the process can
+	// open its pipe and read from it, too (cat /proc/1/fd/1).
 	claimed  int
 	counting bool // flush waits for claimed to be 0; nothing is claimed anew
 	ended    bool // no more will be sent
 	// flushed is how many bytes had been read or could be when the process
-	// had ended; valid after flush.
+	// had ended, without those that somebody else then read; valid after
+	// flush.
 	flushed uint64
 }
 
@@ -58,6 +63,10 @@ func (o *output) run() {
 	}
 	o.src.Close()
 	o.dst.Close()
+	if o.by != nil {
+		unix.Close(o.by[0])
+		unix.Close(o.by[1])
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true
@@ -93,7 +102,7 @@ func (o *output) copyChunk(buf []byte) error {
 	}
 	var serr error
 	err = raw.Control(func(fd uintptr) {
-		n, serr = o.dst.Splice(int(fd), o.claimed)
+		n, serr = o.dst.Splice(int(fd), *o.by, o.claimed)
 	})
 	o.spliced(n)
 	return errors.Join(err, serr)
@@ -112,12 +121,18 @@ func (o *output) take(raw syscall.RawConn, buf []byte) (n int, err error) {
 	err = raw.Read(func(fd uintptr) bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if there := readable(fd); o.pipe && there >= spliceFrom {
+		if there := readable(fd); there >= spliceFrom && o.canSplice() {
 			o.claimed, rerr = min(there, chunkSize), nil
 			return true
 		}
 		n, rerr = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) })
 		if rerr == unix.EAGAIN {
+			if o.sent < o.flushed {
+				// All that was read is sent by now, and what flush has
+				// counted beyond that is not there any more.
+				o.flushed = o.sent
+				o.cond.Broadcast()
+			}
 			return false
 		}
 		o.read += uint64(max(n, 0))
@@ -132,6 +147,20 @@ func (o *output) take(raw syscall.RawConn, buf []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// canSplice says whether src can be spliced, and prepares it.
+func (o *output) canSplice() bool {
+	if !o.pipe || o.by != nil {
+		return o.pipe
+	}
+	var by [2]int
+	if o.pipe = unix.Pipe2(by[:], unix.O_CLOEXEC) == nil; !o.pipe {
+		return false // it is copied
+	}
+	_, _ = unix.FcntlInt(uintptr(by[0]), unix.F_SETPIPE_SZ, pipeSize) // smaller only costs speed
+	o.by = &by
+	return true
 }
 
 func (o *output) wrote(n int) {
@@ -152,8 +181,8 @@ func (o *output) spliced(n int) {
 }
 
 // flush blocks until all that was in src when it was called is sent, or nothing
-// more will be. It does not wait for the end of src: a background process may
-// keep that open for ever.
+// more of it will be. It does not wait for the end of src: a background process
+// may keep that open for ever.
 func (o *output) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

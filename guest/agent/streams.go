@@ -20,8 +20,8 @@ const streamWait = 10 * time.Second
 type stream interface {
 	io.ReadWriteCloser
 	StreamID() uint32
-	// Splice sends n bytes that are in the pipe (mux.Stream).
-	Splice(pipe, n int) (int, error)
+	// Splice sends at most n bytes that are in the pipe (mux.Stream).
+	Splice(pipe int, by [2]int, n int) (int, error)
 }
 
 // streams holds the accepted stdio streams that no process has claimed yet.

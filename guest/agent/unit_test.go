@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +115,102 @@ func TestOutputFlush(t *testing.T) {
 	case <-done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("flush waits for the end of the pipe")
+	}
+}
+
+// thief opens the pipe anew, as a process can by /proc/PID/fd/1, and reads n
+// bytes.
+func thief(t *testing.T, pipe *os.File, n int) {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", pipe.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.ReadFull(f, make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What somebody else reads from the pipe is neither sent nor waited for, and
+// ends nothing.
+func TestOutputStolen(t *testing.T) {
+	const written = 100000
+	for _, stolen := range []int{1, written - spliceFrom/2, written} {
+		t.Run(fmt.Sprint(stolen), func(t *testing.T) {
+			host, guest := streamPair(t)
+			mine, theirs := pipe(t, true)
+			o := newOutput(mine, guest, true)
+			if _, err := theirs.Write(make([]byte, written)); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			go func() { o.flush(); close(done) }()
+			for counted := false; !counted; {
+				o.mu.Lock()
+				counted = o.flushed == written
+				o.mu.Unlock()
+				runtime.Gosched()
+			}
+			thief(t, theirs, stolen)
+			go o.run() // theirs stays open
+			select {
+			case <-done:
+			case <-time.After(10 * time.Second):
+				t.Fatal("flush waits for what is not there any more")
+			}
+			if want := uint64(written - stolen); o.flushed != want {
+				t.Errorf("flushed %d bytes, want %d", o.flushed, want)
+			}
+			if _, err := io.ReadFull(host, make([]byte, written-stolen)); err != nil {
+				t.Error(err)
+			}
+			if _, err := theirs.WriteString("more"); err != nil {
+				t.Error(err)
+			}
+			more := make([]byte, 4)
+			if _, err := io.ReadFull(host, more); err != nil || string(more) != "more" {
+				t.Errorf("later %q, %v", more, err)
+			}
+		})
+	}
+}
+
+// Nor does it lose the session when it happens just after the agent has counted:
+// here the host's window is full, so that what is claimed stays in the pipe.
+func TestOutputStolenWhileClaimed(t *testing.T) {
+	host, guest := streamPair(t)
+	mine, theirs := pipe(t, true)
+	o := newOutput(mine, guest, true)
+	go o.run()
+	block := make([]byte, pipeSize)
+	if _, err := theirs.Write(block[:api.StreamWindow]); err != nil {
+		t.Fatal(err)
+	}
+	for sent := uint64(0); sent < api.StreamWindow; runtime.Gosched() {
+		if read, idle, _ := o.progress(); idle {
+			sent = read
+		}
+	}
+	if _, err := theirs.Write(block[:spliceFrom]); err != nil {
+		t.Fatal(err)
+	}
+	for claimed := 0; claimed == 0; {
+		o.mu.Lock()
+		claimed = o.claimed
+		o.mu.Unlock()
+		runtime.Gosched()
+	}
+	thief(t, theirs, spliceFrom)
+	if _, err := io.ReadFull(host, block[:api.StreamWindow]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.WriteString("more"); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	if more, err := io.ReadAll(host); err != nil || string(more) != "more" {
+		t.Errorf("later %q, %v", more, err)
 	}
 }
 

@@ -204,6 +204,37 @@ func TestFlood(t *testing.T) {
 	c.wantNothing()
 }
 
+// A process that reads what a container writes, as `cat /proc/1/fd/1` does,
+// takes its share, and the rest goes on to where it went.
+func TestOutputIsReadInside(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20 // more than everything on the way holds
+	c := newBox(t).container(fmt.Sprintf("head -c %d /dev/zero; echo done >&2; exec sleep 1000", size))
+	r := c.startPiped()
+	waitFull(t, r)
+	c.runs("exec", c.id, "true") // the agent has time to count what it will send when there is room
+	cat := c.spawn("cat", "exec", c.id, "cat", "/proc/1/fd/1")
+	c.prints("stderr", "done\n")
+	c.runs("exec", c.id, "sh", "-c", "echo last >/proc/1/fd/1")
+	c.prints("cat.stdout", "last\n")
+	c.must(cat.Process.Kill()) // and there is nothing of that any more
+	_ = cat.Wait()
+	c.waitNoProcess("cat /proc/1/fd/1")
+
+	c.must(r.SetReadDeadline(time.Now().Add(commandTime)))
+	if _, err := io.CopyN(io.Discard, r, int64(size-len(c.read("cat.stdout"))+len("last\n"))); err != nil {
+		t.Fatalf("what cat did not take: %v", err)
+	}
+	c.runs("exec", c.id, "sh", "-c", "echo late >/proc/1/fd/1")
+	late := make([]byte, 5)
+	if _, err := io.ReadFull(r, late); err != nil || string(late) != "late\n" {
+		t.Errorf("later output is %q, %v", late, err)
+	}
+	c.wantStatus(specs.StateRunning)
+	c.runs("delete", "--force", c.id)
+	c.wantNothing()
+}
+
 // running counts the container's processes that have text in their command
 // line.
 func (c *container) running(text string) int {

@@ -48,8 +48,8 @@ var ErrClosed = errors.New("stream closed")
 // A Port is the byte stream below a session. Write takes all of b or fails.
 type Port interface {
 	io.ReadWriteCloser
-	// Splice moves n bytes from a pipe that holds as many to the host, or
-	// fails; then the session is lost.
+	// Splice moves to the host the n bytes that a pipe holds, which nobody else
+	// reads, or fails; then the session is lost.
 	Splice(pipe, n int) error
 }
 
@@ -196,7 +196,8 @@ func (s *Session) send(kind byte, flags uint16, id, length uint32, body []byte) 
 	return nil
 }
 
-// splice writes one data frame whose body is in pipe.
+// splice writes one data frame whose body is all that pipe holds: a header cannot
+// be taken back, so nobody else may read from pipe.
 func (s *Session) splice(id uint32, pipe, n int) error {
 	s.out.Lock()
 	defer s.out.Unlock()

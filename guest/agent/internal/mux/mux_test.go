@@ -204,14 +204,20 @@ func TestUnreadStream(t *testing.T) {
 	}
 }
 
-func TestSplice(t *testing.T) {
-	host, guest, _ := pair(t)
-	h, g := open(t, host, guest)
-	var fds [2]int
+// pipe is one that blocks, read end first.
+func pipe(t *testing.T) (fds [2]int) {
+	t.Helper()
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fds[0])
+	t.Cleanup(func() { unix.Close(fds[0]); unix.Close(fds[1]) })
+	return fds
+}
+
+func TestSplice(t *testing.T) {
+	host, guest, _ := pair(t)
+	h, g := open(t, host, guest)
+	fds, by := pipe(t), pipe(t)
 	if _, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, 1<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -221,16 +227,48 @@ func TestSplice(t *testing.T) {
 			if _, err := unix.Write(fds[1], want); err != nil {
 				t.Error(err)
 			}
-			if n, err := g.Splice(fds[0], len(want)); n != len(want) || err != nil {
+			if n, err := g.Splice(fds[0], by, len(want)); n != len(want) || err != nil {
 				t.Errorf("%d, %v", n, err)
 			}
 		}
-		unix.Close(fds[1])
 		g.Close()
 	}()
 	got, err := io.ReadAll(h)
 	if err != nil || !bytes.Equal(got, bytes.Repeat(want, 4)) {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// Somebody else may read a pipe between its count and the splice. What is sent
+// then is what was there, the session lives, and the window is as if only that
+// had been asked for.
+func TestSpliceOfADrainedPipe(t *testing.T) {
+	host, guest, _ := pair(t)
+	h, g := open(t, host, guest)
+	other, og := open(t, host, guest)
+	fds, by := pipe(t), pipe(t)
+	const wanted = 32 << 10
+	buf := make([]byte, wanted)
+	for i, left := range []int{0, 1, 5000, 0, wanted} {
+		want := random(left)
+		if _, err := unix.Write(fds[1], want); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 * api.StreamWindow / wanted { // were it lost, there would be no window left
+			if n, err := g.Splice(fds[0], by, wanted); err != nil || n != left {
+				t.Fatalf("%d: %d bytes, %v; want %d", i, n, err, left)
+			}
+			left = 0
+		}
+		if _, err := io.ReadFull(h, buf[:len(want)]); err != nil || !bytes.Equal(buf[:len(want)], want) {
+			t.Errorf("%d: the host reads something else, %v", i, err)
+		}
+	}
+	if _, err := og.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(other, buf[:4]); err != nil || string(buf[:4]) != "ping" {
+		t.Errorf("another stream: %q, %v", buf[:4], err)
 	}
 }
 

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Stream is one stream of a session. Reading and writing may go on at the
@@ -123,6 +126,17 @@ func (st *Stream) Read(b []byte) (int, error) {
 	}
 }
 
+// giveBack ends the reservation of n bytes that were not sent.
+func (st *Stream) giveBack(n int) {
+	if n == 0 {
+		return
+	}
+	st.session.mu.Lock()
+	defer st.session.mu.Unlock()
+	st.maySend += uint32(n)
+	st.changed.Broadcast()
+}
+
 // reserve blocks until some of n bytes may be sent and returns how many.
 func (st *Stream) reserve(n int) (int, error) {
 	s := st.session
@@ -158,22 +172,49 @@ func (st *Stream) Write(b []byte) (int, error) {
 	return done, nil
 }
 
-// Splice sends n bytes of pipe, which holds at least as many and which nobody
-// else reads. It returns how many were sent: less than n only with an error,
-// and then the rest still is in the pipe, unless the session is lost.
-func (st *Stream) Splice(pipe, n int) (int, error) {
+// Splice sends at most n bytes of pipe, without waiting for any that are not in
+// it, and returns how many were sent: less than n when somebody else has read
+// from pipe, or with an error. What was not sent still is in pipe then, unless
+// the session is lost.
+//
+// by is an empty pipe that nobody else has, read end first: a frame's body goes
+// through it. Only then its length is certain; and who has pipe can hold up
+// what is done with it, but not what is done with the session.
+func (st *Stream) Splice(pipe int, by [2]int, n int) (int, error) {
 	done := 0
 	for done < n {
 		part, err := st.reserve(n - done)
 		if err != nil {
 			return done, err
 		}
-		if err := st.session.splice(st.id, pipe, part); err != nil {
+		got, err := gather(pipe, by[1], part)
+		st.giveBack(part - got)
+		if got == 0 || err != nil {
 			return done, err
 		}
-		done += part
+		if err := st.session.splice(st.id, by[0], got); err != nil {
+			return done, err
+		}
+		done += got
 	}
 	return done, nil
+}
+
+// gather moves at most n bytes from one pipe to another and returns how many
+// there were.
+func gather(from, to, n int) (int, error) {
+	for {
+		moved, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		switch err {
+		case nil:
+			return int(moved), nil
+		case unix.EAGAIN:
+			return 0, nil
+		case unix.EINTR:
+		default:
+			return 0, os.NewSyscallError("splice", err)
+		}
+	}
 }
 
 // Close sends the end and wakes blocked writers. What the host still sends can
