@@ -27,6 +27,8 @@ type stdio struct {
 	in    *yamux.Stream
 	outs  []*output
 	tty   bool
+	// read is closed when nobody reads files[0] any more; nil before run.
+	read chan struct{}
 }
 
 // output is one of stdout and stderr, or a terminal's output.
@@ -81,6 +83,7 @@ func newStdio(session *yamux.Session, files []*os.File, tty bool) (_ *stdio, err
 
 // run starts copying.
 func (s *stdio) run() {
+	s.read = make(chan struct{})
 	go s.readInput()
 	for _, o := range s.outs {
 		go o.run()
@@ -91,6 +94,7 @@ func (s *stdio) run() {
 // what is there: a blocking read could not be ended and would steal the next
 // line typed to whoever shares the file.
 func (s *stdio) readInput() {
+	defer close(s.read)
 	defer s.in.Close()
 	if !s.tty {
 		defer s.files[0].Close() // its writer learns that nobody reads
@@ -222,13 +226,22 @@ func (s *stdio) progress() (copied uint64, ended bool) {
 	return copied, ended
 }
 
-// close ends the copying and closes files and streams.
+// close ends the copying and closes files and streams. It does not wait for a
+// read of stdin that somebody else's has made block.
 func (s *stdio) close() {
 	s.stopInput()
 	for _, o := range s.outs {
 		o.from.Close()
 	}
-	for _, f := range s.files {
+	files := s.files
+	if s.read != nil {
+		// readInput has the number of the first one, which must not become
+		// that of another file before it has ended.
+		first := files[0]
+		go func() { <-s.read; first.Close() }()
+		files = files[1:]
+	}
+	for _, f := range files {
 		f.Close()
 	}
 }
