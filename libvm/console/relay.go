@@ -12,7 +12,7 @@ import (
 )
 
 // ErrNoTerminal means that the user's side of a relay is no terminal.
-var ErrNoTerminal = errors.New("the container wants a terminal and stdin is none: use --console-socket, or set process.terminal to false")
+var ErrNoTerminal = errors.New("the container wants a terminal and there is none: stdin, stdout and stderr are something else and /dev/tty cannot be opened: use --console-socket, or set process.terminal to false")
 
 // Relay stands between the user's terminal and a container's.
 type Relay struct {
@@ -21,12 +21,12 @@ type Relay struct {
 	done chan struct{}
 }
 
-// NewRelay puts the user's terminal, which stdin must be, into raw mode and
-// copies between it and p until Close.
+// NewRelay puts the user's terminal into raw mode and copies stdin to p, and p to
+// stdout, until Close. The end of stdin, where it is no terminal, is not p's.
 func NewRelay(p *Pty) (*Relay, error) {
-	user, err := console.ConsoleFromFile(os.Stdin)
+	user, err := userConsole()
 	if err != nil {
-		return nil, ErrNoTerminal
+		return nil, err
 	}
 	r := &Relay{pty: p, user: user, done: make(chan struct{})}
 	if err := r.Resize(); err != nil {
@@ -45,6 +45,21 @@ func NewRelay(p *Pty) (*Relay, error) {
 		_, _ = io.Copy(os.Stdout, p.Master)
 	}()
 	return r, nil
+}
+
+// userConsole finds the user's terminal where runc looks for it: whatever is
+// redirected, if only there is a controlling one.
+func userConsole() (console.Console, error) {
+	for _, f := range []*os.File{os.Stderr, os.Stdout, os.Stdin} {
+		if c, err := console.ConsoleFromFile(f); err == nil {
+			return c, nil
+		}
+	}
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, ErrNoTerminal
+	}
+	return console.ConsoleFromFile(f)
 }
 
 // Resize gives the container's terminal the size of the user's.
