@@ -113,7 +113,7 @@ func (m *monitor) join(c *container, files, trees []*os.File) (*made, error) {
 // make creates the container in the guest and starts to carry its input and
 // output. It takes files over.
 func (g *guest) make(ctx context.Context, c *container, files []*os.File) (*stdio, error) {
-	io, err := newStdio(g.session, files, c.setup.Plan.Guest.Process.Terminal)
+	io, err := newStdio(g.session, files, c.setup.Plan.Guest.Process.Terminal, c.log)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/plan"
@@ -39,7 +40,7 @@ func (m *monitor) exec(c *container, r request) {
 	m.execs++
 	id := "exec-" + strconv.Itoa(m.execs)
 	go func() {
-		if err := m.guest.exec(c.id, id, &r); err != nil {
+		if err := m.guest.exec(c.id, id, &r, c.log); err != nil {
 			a := failure(err)
 			if a.Code == CodeNotRunning {
 				c.ending.Store(true) // the guest knows before we do
@@ -57,7 +58,7 @@ func stdioFiles(terminal bool) int {
 }
 
 // exec runs the process to its end. An error means that it was not started.
-func (g *guest) exec(container, id string, r *request) error {
+func (g *guest) exec(container, id string, r *request, log *logrus.Logger) error {
 	p, err := plan.GuestProcess(r.Process)
 	if err != nil {
 		return err
@@ -68,7 +69,7 @@ func (g *guest) exec(container, id string, r *request) error {
 	}
 	files := r.files
 	r.files = nil // stdio's from here on
-	io, err := newStdio(g.session, files, p.Terminal)
+	io, err := newStdio(g.session, files, p.Terminal, log)
 	if err != nil {
 		return fmt.Errorf("streams: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/api"
@@ -33,8 +34,11 @@ type stdio struct {
 
 // output is one of stdout and stderr, or a terminal's output.
 type output struct {
-	from   *yamux.Stream
-	to     *os.File
+	name string // for the log
+	log  *logrus.Logger
+	from *yamux.Stream
+	to   *os.File
+	// copied is how many bytes were taken from the guest, and written or lost.
 	copied atomic.Uint64
 	// moved is signalled after each copy and at the end.
 	mu    sync.Mutex
@@ -43,8 +47,9 @@ type output struct {
 }
 
 // newStdio opens the streams for files: stdin, stdout and stderr, or the slave
-// of a terminal alone. It takes files over, also when it fails.
-func newStdio(session *yamux.Session, files []*os.File, tty bool) (_ *stdio, err error) {
+// of a terminal alone. It takes files over, also when it fails. What cannot be
+// written is in log.
+func newStdio(session *yamux.Session, files []*os.File, tty bool, log *logrus.Logger) (_ *stdio, err error) {
 	s := &stdio{files: files, tty: tty, api: &api.Stdio{Terminal: tty}}
 	defer func() {
 		if err != nil {
@@ -74,7 +79,7 @@ func newStdio(session *yamux.Session, files []*os.File, tty bool) (_ *stdio, err
 			return nil, err
 		}
 		*ids[i] = stream.StreamID()
-		o := &output{from: stream, to: f}
+		o := &output{name: []string{"stdout", "stderr"}[i], log: log, from: stream, to: f}
 		o.moved = sync.NewCond(&o.mu)
 		s.outs = append(s.outs, o)
 	}
@@ -126,13 +131,22 @@ func (s *stdio) readInput() {
 	}
 }
 
+// run copies until the guest's end of output, or until nobody reads it any more:
+// then the guest's writer gets SIGPIPE. For any other reason why it cannot be
+// written, such as a full disk, it is lost, and what comes later may not be.
 func (o *output) run() {
 	buf := make([]byte, chunk)
+	told := false
 	for {
 		n, err := o.from.Read(buf)
 		if n > 0 {
-			if _, werr := o.to.Write(buf[:n]); werr != nil {
-				break // the reader is gone: the guest's writer gets SIGPIPE
+			_, werr := o.to.Write(buf[:n])
+			if werr != nil && o.unread(werr) {
+				break
+			}
+			if werr != nil && !told {
+				o.log.Warn("output is lost while it cannot be written: ", o.name, ": ", werr)
+				told = true
 			}
 			o.copied.Add(uint64(n))
 			o.wake()
@@ -142,6 +156,16 @@ func (o *output) run() {
 		}
 	}
 	o.end()
+}
+
+// unread says whether err, of a write, means that nobody reads what is written:
+// EIO does of a terminal, which was hung up.
+func (o *output) unread(err error) bool {
+	if errors.Is(err, unix.EIO) {
+		fi, err := o.to.Stat()
+		return err != nil || fi.Mode()&os.ModeCharDevice != 0
+	}
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed)
 }
 
 // end closes the guest's stream: to the guest it says that nobody reads.

@@ -59,7 +59,7 @@ func TestCloseWhileStdinIsRead(t *testing.T) {
 	if err := unix.IoctlSetTermios(slave, unix.TCSETS, term); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStdio(streams(t), []*os.File{pty.Slave}, true)
+	s, err := newStdio(streams(t), []*os.File{pty.Slave}, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,13 +10,23 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
 // smallDisk gives a box whose --root is a tmpfs of its own.
 func smallDisk(t *testing.T, options string) *box {
 	t.Helper()
-	// Beside the box, where a mount would be one that was left.
+	dir := tmpfs(t, options)
+	b := newBox(t)
+	b.state, b.scope.State = dir, []string{dir}
+	return b
+}
+
+// tmpfs mounts one, beside the boxes that are made later: in them it would be a
+// mount that was left.
+func tmpfs(t *testing.T, options string) (dir string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "rf-disk")
 	if err != nil {
 		t.Fatal(err)
@@ -29,9 +39,7 @@ func smallDisk(t *testing.T, options string) *box {
 	if err := unix.Mount("faults", dir, "tmpfs", 0, options); err != nil {
 		t.Fatal(err)
 	}
-	b := newBox(t)
-	b.state, b.scope.State = dir, []string{dir}
-	return b
+	return dir
 }
 
 // fill leaves so many bytes free, in whole pages.
@@ -128,4 +136,42 @@ func createOnDisk(t *testing.T, b *box, free int64) bool {
 	c.wantNothing()
 	b.wantEmpty()
 	return true
+}
+
+// A disk that was full for a while costs a container the output of that while,
+// and the log says so; the container goes on, and so does its output.
+func TestOutputDiskFull(t *testing.T) {
+	t.Parallel()
+	disk := tmpfs(t, "size=1m")
+	// Half a disk too much, so that its rest finds room wherever it is when
+	// there is some again.
+	c := newBox(t).container(`head -c 1572864 /dev/zero && echo written >&2
+until test -e /tmp/gate; do sleep 0.1; done
+echo late; exec sleep 1000`)
+	stdout, err := os.Create(filepath.Join(disk, "stdout"))
+	c.must(err)
+	defer stdout.Close()
+	cmd := c.creation()
+	cmd.Stdout = stdout
+	if r := c.finish(cmd); r.code != 0 {
+		t.Fatalf("create: status %d: %s", r.code, c.read("stderr"))
+	}
+	c.runs("start", c.id)
+	c.prints("stderr", "written\n")
+	waitFor(t, "a warning", soon, func() bool {
+		data, err := os.ReadFile(filepath.Join(c.state, c.id, "log"))
+		c.must(err)
+		return strings.Contains(string(data), "output is lost while it cannot be written: stdout: ") &&
+			strings.Contains(string(data), unix.ENOSPC.Error())
+	})
+	c.must(stdout.Truncate(0)) // there is room
+	c.runs("exec", c.id, "sh", "-c", "echo >/tmp/gate")
+	waitFor(t, "late output", soon, func() bool {
+		data, err := os.ReadFile(stdout.Name())
+		c.must(err)
+		return strings.HasSuffix(string(data), "late\n")
+	})
+	c.wantStatus(specs.StateRunning)
+	c.runs("delete", "--force", c.id)
+	c.wantNothing()
 }
