@@ -27,7 +27,15 @@ debian_rootfs() {
 busybox_rootfs() {
 	mkdir -p "$1"/{bin,proc,sys,dev,tmp,etc}
 	cp /bin/busybox "$1/bin/"
-	for a in sh uname cat ps; do ln -sf busybox "$1/bin/$a"; done
+	for a in sh uname cat ps ls wc; do ln -sf busybox "$1/bin/$a"; done
+}
+
+# discard DIR removes what a killed debootstrap left, proc and sys mounted in it.
+discard() {
+	local dir
+	dir=$(realpath "$1")
+	awk -v below="$dir/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac | xargs -r umount -l
+	rm -rf --one-file-system "$dir"
 }
 
 case $kind in
@@ -37,9 +45,13 @@ esac
 bundle=$CACHE/demo/$kind
 mkdir -p "$bundle"
 if [ ! -d "$bundle/rootfs" ]; then
-	rm -rf "$bundle/rootfs.new"
-	"${kind}_rootfs" "$bundle/rootfs.new"
-	mv "$bundle/rootfs.new" "$bundle/rootfs"
+	one_at_a_time demo
+	if [ ! -d "$bundle/rootfs" ]; then # else it is by the one that was waited for
+		discard "$bundle/rootfs.new"
+		"${kind}_rootfs" "$bundle/rootfs.new"
+		mv "$bundle/rootfs.new" "$bundle/rootfs"
+	fi
+	exec 9>&-
 fi
 
 script='
@@ -48,17 +60,18 @@ echo "guest:     ${PRETTY_NAME:-busybox}"
 echo "kernel:    $(uname -r)"
 echo "processes: $(ls -d /proc/[0-9]* | wc -l)"
 exit 42'
-[ "$kind" = debian ] || ln -sf busybox "$bundle/rootfs/bin/ls"
-[ "$kind" = debian ] || ln -sf busybox "$bundle/rootfs/bin/wc"
-rm -f "$bundle/config.json"
-"$runm" spec --bundle "$bundle"
+# Made aside and renamed, for others that run the demo now.
+work=$(mktemp -d "$bundle/.config.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+"$runm" spec --bundle "$work"
 python_free_edit() { # KEY VALUE: config.json is ours, one key per line
-	sed -i "s|\"$1\": .*|\"$1\": $2|" "$bundle/config.json"
+	sed -i "s|\"$1\": .*|\"$1\": $2|" "$work/config.json"
 }
 python_free_edit terminal false,
 # First for JSON, then for the right side of sed's s.
 json=$(printf '%s' "$script" | sed 's/\\/\\\\/g; s/"/\\"/g' | tr '\n' ';' | sed 's/^;//; s/;;*/;/g; s/[\\|&]/\\&/g')
-sed -i "s|^\([[:space:]]*\)\"sh\"\$|\1\"sh\", \"-c\", \"$json\"|" "$bundle/config.json"
+sed -i "s|^\([[:space:]]*\)\"sh\"\$|\1\"sh\", \"-c\", \"$json\"|" "$work/config.json"
+mv "$work/config.json" "$bundle/config.json"
 
 printf '\nhost:      %s\nkernel:    %s\n\n' "$(. /etc/os-release && echo "$PRETTY_NAME")" "$(uname -r)"
 echo "$ runm run --bundle $bundle demo"
