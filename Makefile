@@ -3,6 +3,9 @@
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 CACHE   := $(or $(RUNM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/runm)
+ifeq ($(filter /%,$(firstword $(CACHE))),)
+$(error the cache's directory $(CACHE) is no absolute path: RUNM_CACHE or XDG_CACHE_HOME names it)
+endif
 
 OUT := _output
 BIN := $(OUT)/bin/runm
@@ -13,18 +16,18 @@ KERNEL := $(LIB)/$(if $(filter aarch64,$(shell uname -m)),Image,vmlinux)
 # nobody else, root included), or on a commit that changes nothing of it.
 GOBUILD := go build -trimpath -buildvcs=false
 
-.PHONY: help all demo test critest check bench bench-docs peers install uninstall clean deps kernel runm agent generate
+.PHONY: help root all demo test critest check bench bench-docs peers install uninstall clean deps kernel runm agent generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: all ## install and build what is needed, and run a Debian container (DEMO_ROOTFS=busybox for a small one)
+demo: root all ## install and build what is needed, and run a Debian container (DEMO_ROOTFS=busybox for a small one)
 	@hack/demo.sh
 
-test: all ## run all tests
+test: root all ## run all tests
 	@hack/test.sh
 
-critest: all ## run cri-tools' conformance suite with runc and runm; a quarter of an hour
+critest: root all ## run cri-tools' conformance suite with runc and runm; a quarter of an hour
 	@go test -tags critest -count=1 -v -timeout 90m -run 'TestCritest|TestSpecsRejects' ./tests/clients
 
 check: ## format, vet, generated files, darwin types; under two minutes
@@ -39,6 +42,10 @@ bench-docs: all ## the same, and write docs/performance.md with its charts
 peers: ## install runc, crun and runsc for the benchmark
 	@hack/peers.sh
 
+# Asked before anything is built; `make all` needs root for missing packages alone.
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make: this mounts file systems and must be run as root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
 all: deps kernel agent runm ## build everything into _output
 
 deps: ## install the packages that building and running need (Debian 12, 13)
@@ -47,8 +54,8 @@ deps: ## install the packages that building and running need (Debian 12, 13)
 	@if [ -d $(CACHE)/qemu ]; then ln -sfn $(CACHE)/qemu $(LIB)/qemu; fi
 
 kernel: deps ## build the guest's kernel, once per machine
-	@kernel=$$(hack/kernel.sh) && cmp -s "$$kernel" $(LIB)/$$(basename "$$kernel") || \
-		install -m 644 "$$kernel" $(LIB)/
+	@kernel=$$(hack/kernel.sh) || exit; \
+	cmp -s "$$kernel" $(LIB)/$$(basename "$$kernel") || install -m 644 "$$kernel" $(LIB)/
 
 agent: deps ## build the guest's process 1 and the initramfs
 	@hack/agent.sh $(OUT)/agent

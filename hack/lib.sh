@@ -17,6 +17,11 @@ die() {
 	exit 1
 }
 
+case $CACHE in
+/*) ;;
+*) die "the cache's directory $CACHE is no absolute path" "RUNM_CACHE or XDG_CACHE_HOME names it" ;;
+esac
+
 # progress_pct TOTAL turns a command's output lines into a percentage, for a
 # command whose number of lines is known; progress_last shows the last line.
 # Both keep to one line of the terminal and are used on a terminal only.
