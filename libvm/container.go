@@ -233,7 +233,12 @@ func (c *Container) lock(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.reload(); err != nil {
+	created := c.State.Created
+	err = c.reload()
+	if err == nil && !created.IsZero() && !c.State.Created.Equal(created) {
+		err = ErrNotExist // another has its id
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}

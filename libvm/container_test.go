@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +41,33 @@ func TestKillOfAProcessThatHasJustEnded(t *testing.T) {
 		if err := <-asked; err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What is done to a container is not done to one that was made under its id since.
+func TestDeleteOfAnother(t *testing.T) {
+	root := t.TempDir()
+	dir, err := store.Create(root, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &store.State{ID: "c1", Created: time.Now()}
+	if err := dir.Save(s); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(root, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Created = s.Created.Add(time.Second)
+	if err := dir.Save(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), true); !errors.Is(err, ErrNotExist) {
+		t.Errorf("%v, want %v", err, ErrNotExist)
+	}
+	if _, err := Load(root, "c1"); err != nil {
+		t.Errorf("the other: %v", err)
 	}
 }
 
