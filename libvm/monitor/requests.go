@@ -42,7 +42,10 @@ type request struct {
 
 func (r *request) reply(a Reply) {
 	answered := trace.Now() // before the next request can begin
-	_ = r.conn.Send(a)
+	if err := r.conn.Send(a); err != nil {
+		// It may be too long; a client that has gone reads neither.
+		_ = r.conn.Send(Reply{Error: "answer: " + err.Error()})
+	}
 	r.conn.Close()
 	control.CloseAll(r.files)
 	r.traced(answered)
@@ -317,6 +320,9 @@ func (g *guest) ask(ctx context.Context, op Op, id string) (Reply, error) {
 		s, err := g.agent.Stats(ctx, &api.ContainerRequest{Id: id})
 		if err != nil {
 			return Reply{}, rpcError(err)
+		}
+		if len(s.Stats) > maxStats {
+			return Reply{}, fmt.Errorf("%w: %d bytes of counters, want at most %d", errAnswer, len(s.Stats), maxStats)
 		}
 		if !json.Valid(s.Stats) {
 			return Reply{}, errors.New("the guest's counters are not JSON")

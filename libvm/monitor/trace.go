@@ -82,12 +82,12 @@ type call struct {
 	begin, end int64
 }
 
-// intercept records a call if its context wants that, and asks the agent to do
-// the same.
-func (g *guest) intercept(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, _ *ttrpc.UnaryClientInfo, invoke ttrpc.Invoker) error {
+// traceCall records a call that is about to be made, if its context wants that,
+// and asks the agent to do the same. The caller calls end after it.
+func (g *guest) traceCall(ctx context.Context, req *ttrpc.Request) (end func()) {
 	r := trace.From(ctx)
 	if r == nil {
-		return invoke(ctx, req, resp)
+		return func() {}
 	}
 	g.calls.mu.Lock()
 	g.calls.last++
@@ -95,18 +95,18 @@ func (g *guest) intercept(ctx context.Context, req *ttrpc.Request, resp *ttrpc.R
 	g.calls.mu.Unlock()
 	req.Metadata = append(req.Metadata, &ttrpc.KeyValue{Key: api.TraceKey, Value: strconv.FormatUint(c.number, 10)})
 	c.begin = trace.Now()
-	err := invoke(ctx, req, resp)
-	c.end = trace.Now()
-	r.Add(c.lane, "guest: "+c.name, c.begin, c.end)
-	g.calls.mu.Lock()
-	defer g.calls.mu.Unlock()
-	if g.calls.begun == nil {
-		g.calls.begun = map[*trace.Recorder][]call{}
+	return func() {
+		c.end = trace.Now()
+		r.Add(c.lane, "guest: "+c.name, c.begin, c.end)
+		g.calls.mu.Lock()
+		defer g.calls.mu.Unlock()
+		if g.calls.begun == nil {
+			g.calls.begun = map[*trace.Recorder][]call{}
+		}
+		if len(g.calls.begun[r]) < maxCalls {
+			g.calls.begun[r] = append(g.calls.begun[r], c)
+		}
 	}
-	if len(g.calls.begun[r]) < maxCalls {
-		g.calls.begun[r] = append(g.calls.begun[r], c)
-	}
-	return err
 }
 
 // collect asks the guest what it recorded for r and passes it on. A guest that
