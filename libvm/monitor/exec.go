@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/plan"
@@ -25,7 +27,7 @@ func (m *monitor) exec(c *container, r request) {
 		r.reply(Reply{Error: "cannot exec in a paused container (use --ignore-paused to override)", Code: CodePaused})
 		return
 	case c.status == statePaused:
-		r.reply(Reply{Error: "cannot exec in a paused container: its machine stands still; resume it first", Code: CodePaused})
+		r.reply(failure(errStands))
 		return
 	case c.status != specs.StateRunning && c.status != specs.StateCreated:
 		r.reply(Reply{Error: "cannot exec in a stopped container", Code: CodeNotRunning})
@@ -40,7 +42,7 @@ func (m *monitor) exec(c *container, r request) {
 	m.execs++
 	id := "exec-" + strconv.Itoa(m.execs)
 	go func() {
-		if err := m.guest.exec(c.id, id, &r, c.log); err != nil {
+		if err := m.runExec(c.id, id, &r, c.log); err != nil {
 			a := failure(err)
 			if a.Code == CodeNotRunning {
 				c.ending.Store(true) // the guest knows before we do
@@ -57,8 +59,9 @@ func stdioFiles(terminal bool) int {
 	return 3
 }
 
-// exec runs the process to its end. An error means that it was not started.
-func (g *guest) exec(container, id string, r *request, log *logrus.Logger) error {
+// runExec runs the process to its end. An error means that it was not started.
+func (m *monitor) runExec(container, id string, r *request, log *logrus.Logger) error {
+	g := m.guest
 	p, err := plan.GuestProcess(r.Process)
 	if err != nil {
 		return err
@@ -75,17 +78,19 @@ func (g *guest) exec(container, id string, r *request, log *logrus.Logger) error
 	}
 	defer io.close()
 	io.run()
-	ctx, cancel := context.WithTimeout(r.context(context.Background()), rpcTimeout)
-	defer cancel()
-	_, err = g.agent.Exec(ctx, &api.ExecRequest{Id: container, ExecId: id, Process: process, Stdio: io.api, Cgroup: r.Cgroup})
+	err = m.vcpus.running(func() error {
+		return g.startExec(r.context(context.Background()), &api.ExecRequest{
+			Id: container, ExecId: id, Process: process, Stdio: io.api, Cgroup: r.Cgroup,
+		})
+	})
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	defer func() { r.traced(trace.Now()) }()
 	defer r.conn.Close()
 	began := trace.Now()
 	if err := r.conn.Send(Reply{}); err != nil {
-		g.killExec(container, id)
+		go g.killExec(container, id)
 		return nil
 	}
 	if r.Trace != nil && !r.Trace.ToEnd {
@@ -110,13 +115,35 @@ func (g *guest) exec(container, id string, r *request, log *logrus.Logger) error
 	return nil
 }
 
+// startExec starts the process, within rpcTimeout. A guest that was only slow may
+// start one that was given up: it is killed then, and did nothing that anybody
+// read. ctx carries a trace and no deadline.
+func (g *guest) startExec(ctx context.Context, req *api.ExecRequest) error {
+	answer := make(chan error, 1)
+	go func() {
+		_, err := g.agent.Exec(ctx, req)
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		return rpcError(err)
+	case <-time.After(rpcTimeout):
+		go func() {
+			if err := <-answer; err == nil {
+				g.killExec(req.Id, req.ExecId)
+			}
+		}()
+		return fmt.Errorf("exec: the guest has not answered for %v", rpcTimeout)
+	}
+}
+
 // execEvents passes on what happens to the stub, until it or the exec ends.
 func (g *guest) execEvents(container, id string, r *request, io *stdio, over *atomic.Bool) {
 	for {
 		var e ExecEvent
 		if _, err := r.conn.Recv(&e); err != nil {
 			if !over.Load() {
-				g.killExec(container, id)
+				go g.killExec(container, id)
 				io.giveUp()
 			}
 			return
@@ -130,7 +157,11 @@ func (g *guest) execEvents(container, id string, r *request, io *stdio, over *at
 	}
 }
 
-func (g *guest) killExec(container, id string) { g.signalExec(container, id, 9) }
+// killExec returns when the guest has done it, however long that takes: nobody
+// else would.
+func (g *guest) killExec(container, id string) {
+	_, _ = g.agent.Signal(context.Background(), &api.SignalRequest{Id: container, ExecId: id, Signal: uint32(unix.SIGKILL)})
+}
 
 func (g *guest) signalExec(container, id string, sig uint32) {
 	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)

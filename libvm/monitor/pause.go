@@ -24,6 +24,20 @@ type vcpus struct {
 	stopped bool
 }
 
+// errStands: nothing runs in a machine that was stopped.
+var errStands = errors.New("cannot exec in a paused container: its machine stands still; resume it first")
+
+// running calls f unless the machine was stopped. It is not stopped before f has
+// returned.
+func (v *vcpus) running(f func() error) error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.stopped {
+		return errStands
+	}
+	return f()
+}
+
 // awake calls f while the machine runs. A paused one runs for as long as f
 // does: its container stays frozen by the guest's cgroup.
 func (m *monitor) awake(ctx context.Context, f func() error) error {
@@ -75,9 +89,12 @@ func (m *monitor) pause(c *container, r request) {
 	case c.status == specs.StateCreated:
 		freeze = stopOnly
 	}
-	m.beside(func(ctx context.Context) {
+	m.beside(func(context.Context) {
 		m.vcpus.mu.Lock()
 		defer m.vcpus.mu.Unlock()
+		// From here on: who needs the machine may have needed it for long.
+		ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+		defer cancel()
 		var err error
 		if !m.vcpus.stopped {
 			err = freeze(ctx, p, c.id)
@@ -108,13 +125,16 @@ func (g *guest) freezeOnly(ctx context.Context, _ vmm.Pauser, id string) error {
 	return rpcError(err)
 }
 
+// freeze freezes the container and stops the machine, or neither.
 func (g *guest) freeze(ctx context.Context, p vmm.Pauser, id string) error {
 	if _, err := g.agent.Pause(ctx, &api.ContainerRequest{Id: id}); err != nil {
 		return rpcError(err)
 	}
 	err := p.Pause(ctx)
 	if err != nil {
-		_, terr := g.agent.Resume(ctx, &api.ContainerRequest{Id: id})
+		again, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+		defer cancel()
+		_, terr := g.agent.Resume(again, &api.ContainerRequest{Id: id})
 		err = errors.Join(err, rpcError(terr))
 	}
 	return err

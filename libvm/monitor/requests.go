@@ -79,6 +79,9 @@ func failure(err error) Reply {
 		// The machine is ending, and the container with it.
 		return Reply{Error: "container not running", Code: CodeEnded}
 	}
+	if errors.Is(err, errStands) {
+		a.Code = CodePaused
+	}
 	var e *agentError
 	if errors.As(err, &e) {
 		switch e.code {
