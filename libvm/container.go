@@ -149,8 +149,10 @@ func (c *Container) ask(r monitor.Request) (*monitor.Reply, error) {
 	if c.trace != nil {
 		r.Trace, files = &monitor.Trace{}, []*os.File{c.trace.Out()}
 	}
-	if err := conn.SetDeadline(time.Now().Add(askTimeout)); err != nil {
-		return nil, err
+	if !c.startsHooks(r.Op) {
+		if err := conn.SetDeadline(time.Now().Add(askTimeout)); err != nil {
+			return nil, err
+		}
 	}
 	if err := conn.Send(r, files...); err != nil {
 		return nil, errMonitorHasGone
@@ -163,6 +165,12 @@ func (c *Container) ask(r monitor.Request) (*monitor.Reply, error) {
 		return nil, errMonitorHasGone
 	}
 	return &a, replyError(&a)
+}
+
+// startsHooks says whether op takes as long as startContainer hooks do. The
+// monitor knows how long that may be.
+func (c *Container) startsHooks(op monitor.Op) bool {
+	return op == monitor.OpStart && c.State.Spec != nil && c.State.Spec.Hooks != nil && len(c.State.Spec.Hooks.StartContainer) > 0
 }
 
 // query is ask for a container that must be up. One whose process has just

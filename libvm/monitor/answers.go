@@ -28,12 +28,31 @@ var errAnswer = errors.New("the guest's answer is not believed")
 // intercept stands around each call to the agent.
 func (g *guest) intercept(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, _ *ttrpc.UnaryClientInfo, invoke ttrpc.Invoker) error {
 	end := g.traceCall(ctx, req)
-	err := invoke(ctx, req, resp)
+	err := within(ctx, req, resp, invoke)
 	end()
 	if err != nil {
 		return err
 	}
 	return checkAnswer(req.Method, resp.Payload)
+}
+
+// within makes a call and gives up waiting for it when ctx is done. The library
+// looks at ctx only when the request is written, which a guest that reads nothing
+// prevents; what is left behind ends with the machine.
+func within(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, invoke ttrpc.Invoker) error {
+	if ctx.Done() == nil {
+		return invoke(ctx, req, resp)
+	}
+	own := &ttrpc.Response{} // the caller's must not change after it has gone
+	answered := make(chan error, 1)
+	go func() { answered <- invoke(ctx, req, own) }()
+	select {
+	case err := <-answered:
+		resp.Status, resp.Payload = own.Status, own.Payload
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // checkAnswer bounds what an answer becomes when it is decoded.

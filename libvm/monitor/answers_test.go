@@ -5,10 +5,14 @@ package monitor
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/containerd/ttrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runm/runm/guest/api"
@@ -121,5 +125,53 @@ func TestReplyTooLong(t *testing.T) {
 	var a Reply
 	if _, err := client.Recv(&a); err != nil || !strings.Contains(a.Error, "at most 8388608 can be sent") {
 		t.Errorf("%q, %v", a.Error, err)
+	}
+}
+
+// A guest that does not read its port holds nobody longer than the call's
+// deadline, and neither do the calls behind it.
+func TestDeadlineOfADeafGuest(t *testing.T) {
+	host, deaf := net.Pipe()
+	defer deaf.Close()
+	g := &guest{}
+	g.client = ttrpc.NewClient(host, ttrpc.WithUnaryClientInterceptor(g.intercept))
+	defer g.client.Close()
+	g.agent = api.NewAgentClient(g.client)
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := g.agent.Signal(ctx, &api.SignalRequest{Id: "c1", Signal: 9})
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the call goes on after its deadline")
+		}
+		cancel()
+	}
+}
+
+func TestStartContext(t *testing.T) {
+	one, two := 1, 100
+	for name, c := range map[string]struct {
+		hooks *specs.Hooks
+		want  time.Duration // 0 for no bound
+	}{
+		"no hooks":  {nil, rpcTimeout},
+		"others":    {&specs.Hooks{Poststart: []specs.Hook{{}}}, rpcTimeout},
+		"timeouts":  {&specs.Hooks{StartContainer: []specs.Hook{{Timeout: &one}, {Timeout: &two}}}, rpcTimeout + 101*time.Second},
+		"unbounded": {&specs.Hooks{StartContainer: []specs.Hook{{Timeout: &one}, {}}}, 0},
+	} {
+		ctx, cancel := startContext(c.hooks)
+		until, bounded := ctx.Deadline()
+		if bounded != (c.want > 0) || bounded && (time.Until(until)-c.want).Abs() > time.Second {
+			t.Errorf("%s: %v, %v; want %v", name, time.Until(until), bounded, c.want)
+		}
+		cancel()
 	}
 }

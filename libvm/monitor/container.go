@@ -498,15 +498,20 @@ func (m *monitor) unmake(c *container) error {
 // kill ends a container in a guest that goes on. A guest that does not do what
 // it is told is ended, with all that it runs.
 func (m *monitor) kill(ctx context.Context, c *container) {
-	err := m.awake(ctx, func() error {
-		_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(unix.SIGKILL), All: true})
-		return rpcError(err)
-	})
+	go func() { // others may have the machine for longer than ctx lasts
+		err := m.awake(ctx, func() error {
+			_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(unix.SIGKILL), All: true})
+			return rpcError(err)
+		})
+		if err != nil {
+			c.log.Debug("kill in the guest: ", err)
+		}
+	}()
 	go c.stdio.giveUp()
 	select {
 	case <-c.over:
 	case <-ctx.Done():
-		c.log.Warn("the guest does not end the container, so the machine is ended: ", err)
+		c.log.Warn("the guest does not end the container, so the machine is ended: ", context.Cause(ctx))
 		m.guest.machine.Kill()
 	}
 }

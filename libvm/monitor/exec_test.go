@@ -66,8 +66,8 @@ func TestSlowExec(t *testing.T) {
 				t.Errorf("%s: %v after %v", name, err, time.Since(began))
 			}
 			time.Sleep(4 * rpcTimeout)
-			if !slices.Equal(a.events, c.want) {
-				t.Errorf("%s: %q, want %q", name, a.events, c.want)
+			if got := a.noted(); !slices.Equal(got, c.want) {
+				t.Errorf("%s: %q, want %q", name, got, c.want)
 			}
 		})
 	}
@@ -101,14 +101,14 @@ func TestExecAndPause(t *testing.T) {
 	}
 	<-m.results
 	want := []string{"started", "frozen", "pause"}
-	if !slices.Equal(s.events, want) {
-		t.Errorf("%q, want %q", s.events, want)
+	if got := s.noted(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 	if err := exec(); !errors.Is(err, errStands) || failure(err).Code != CodePaused {
 		t.Errorf("exec in a machine that was stopped: %v", err)
 	}
-	if !slices.Equal(s.events, want) {
-		t.Errorf("%q, want %q", s.events, want)
+	if got := s.noted(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

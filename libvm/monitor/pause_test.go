@@ -26,6 +26,12 @@ func (s *switched) note(event string) {
 	s.events = append(s.events, event)
 }
 
+func (s *switched) noted() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.events)
+}
+
 func (s *switched) Pause(context.Context) error  { s.note("pause"); return s.err }
 func (s *switched) Resume(context.Context) error { s.note("resume"); return nil }
 

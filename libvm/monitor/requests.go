@@ -172,6 +172,10 @@ func (m *monitor) start(c *container, r request) {
 	}
 	// From here on a second start is refused.
 	c.status = specs.StateRunning
+	var hooks *specs.Hooks
+	if c.state.Spec != nil {
+		hooks = c.state.Spec.Hooks
+	}
 	m.beside(func(ctx context.Context) {
 		// Docker adds interfaces between create and start.
 		network := trace.Begin(r.context(ctx), "network")
@@ -182,12 +186,20 @@ func (m *monitor) start(c *container, r request) {
 			err = m.guest.followClock(ctx)
 			clock.End()
 		}
+		maybe := false // the guest was told to start it, and has not said what came of it
 		if err == nil {
+			ctx, cancel := startContext(hooks)
+			defer cancel()
 			_, err = m.guest.agent.Start(r.context(ctx), &api.StartRequest{Id: c.id})
+			if maybe = ctx.Err() != nil; maybe && err != nil {
+				err = fmt.Errorf("start: the guest has not answered in time, the process may run: delete the container with --force (%w)", err)
+			}
 		}
 		m.results <- func() {
 			if err != nil {
-				c.status = specs.StateCreated
+				if !maybe {
+					c.status = specs.StateCreated
+				}
 				r.reply(failure(rpcError(err)))
 				return
 			}
@@ -195,6 +207,21 @@ func (m *monitor) start(c *container, r request) {
 			r.reply(Reply{})
 		}
 	})
+}
+
+// startContext bounds Start, during which the guest runs the startContainer hooks:
+// by their timeouts, and by nothing where one has none.
+func startContext(hooks *specs.Hooks) (context.Context, context.CancelFunc) {
+	limit := rpcTimeout
+	if hooks != nil {
+		for _, h := range hooks.StartContainer {
+			if h.Timeout == nil {
+				return context.WithCancel(context.Background())
+			}
+			limit += time.Duration(*h.Timeout) * time.Second
+		}
+	}
+	return context.WithTimeout(context.Background(), limit)
 }
 
 // joinRequest takes another container in. The request carries the ends of its

@@ -170,7 +170,7 @@ func (o *output) unread(err error) bool {
 
 // end closes the guest's stream: to the guest it says that nobody reads.
 func (o *output) end() {
-	o.from.Close()
+	go o.from.Close() // waits as long as the guest does not read
 	o.mu.Lock()
 	o.ended = true
 	o.mu.Unlock()
@@ -255,7 +255,7 @@ func (s *stdio) progress() (copied uint64, ended bool) {
 func (s *stdio) close() {
 	s.stopInput()
 	for _, o := range s.outs {
-		o.from.Close()
+		go o.from.Close()
 	}
 	files := s.files
 	if s.read != nil {
@@ -275,6 +275,6 @@ func (s *stdio) stopInput() {
 		_, _ = s.stop.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
 	if s.in != nil {
-		s.in.Close()
+		go s.in.Close()
 	}
 }
