@@ -159,7 +159,8 @@ use_ps() {
 }
 
 use_metrics() {
-	run -d --memory-limit 67108864 "$IMAGE" c1 sh -c 'x=$(head -c 20000000 /dev/zero | tr "\0" x); sleep 1000'
+	# A shell needs three times what a variable of its holds, while that grows.
+	run -d --memory-limit 67108864 "$IMAGE" c1 sh -c 'x=$(head -c 5000000 /dev/zero | tr "\0" x); sleep 1000'
 	soon used memory.usage_in_bytes 1000000 # the host may reclaim the rest
 	soon used cpuacct.usage 1000
 }
