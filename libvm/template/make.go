@@ -210,7 +210,7 @@ func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, 
 		err = m.Ready(ctx)
 	}
 	if err == nil {
-		err = settle(ctx, memory, cmp.Or(s.settled, settled))
+		err = settle(ctx, memory, cmp.Or(s.settled, quiet(cfg.MemoryMiB)))
 	}
 	if err == nil {
 		err = m.Save(ctx, state)
@@ -231,13 +231,21 @@ func (s Store) save(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, memory, 
 // end, and to say why.
 const endGrace = time.Second
 
-// The guest gives back what it does not use (free page reporting), 2 s after it
-// was freed (Linux, mm/page_reporting.c): what every clone would copy. Nobody
-// waits for a template.
-const (
-	settled  = 3 * time.Second // without a change
-	settling = 30 * time.Second
-)
+// settling bounds how long a guest may take to give back what it does not use.
+const settling = time.Minute
+
+// quiet is how long the memory of a guest with so many MiB does not change when
+// the guest has given back what it does not use, which every clone would copy. It
+// does so by free page reporting (Linux, mm/page_reporting.c): every 2 s it names
+// blocks of 4 MiB, 32 at a time and 1 + blocks/512 times, rounded up. Blocks that
+// nobody has touched change nothing, so all but one such turn may be silent.
+func quiet(memoryMiB int) time.Duration {
+	const turn, once, margin = 2 * time.Second, 32, time.Second
+	blocks := (memoryMiB + 3) / 4
+	each := once * (1 + (blocks+16*once-1)/(16*once))
+	turns := (blocks + each - 1) / each
+	return time.Duration(turns+1)*turn + margin
+}
 
 // settle waits until the guest gives no more memory back.
 func settle(ctx context.Context, memory *os.File, settled time.Duration) error {

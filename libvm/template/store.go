@@ -63,7 +63,7 @@ type Store struct {
 	Count int   `json:"count"`
 	Bytes int64 `json:"bytes"`
 
-	settled time.Duration // for tests; 0 is the constant
+	settled time.Duration // for tests, instead of quiet
 }
 
 // DefaultDir is where this user's templates are: on a tmpfs that every system

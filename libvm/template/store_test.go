@@ -339,6 +339,16 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
+func TestQuiet(t *testing.T) {
+	for mib, want := range map[int]time.Duration{
+		1: 5 * time.Second, 256: 5 * time.Second, 512: 7 * time.Second, 1024: 11 * time.Second, 4096: 25 * time.Second,
+	} {
+		if got := quiet(mib); got != want {
+			t.Errorf("%d MiB: %v, want %v", mib, got, want)
+		}
+	}
+}
+
 func TestOneIsMadeAtATime(t *testing.T) {
 	s := newStore(t)
 	makeOne(t, s, 'a')
