@@ -37,8 +37,11 @@ func TestTemplateHasNoDeadWeight(t *testing.T) {
 		}
 	}
 	delete(alike, 0) // holes
+	// The CPU's list of free pages, which has what was freed last, is half a MiB
+	// (guest/agent, shortPageLists).
+	const list, some = 128, 64
 	for b, n := range alike {
-		if n > 64 {
+		if n > list+some {
 			t.Errorf("%d pages of nothing but %#02x", n, b)
 		}
 	}
