@@ -19,8 +19,9 @@ import (
 
 // event is a line of the monitor's log.
 type event struct {
-	Time time.Time `json:"time"`
-	Msg  string    `json:"msg"`
+	Time  time.Time `json:"time"`
+	Level string    `json:"level"`
+	Msg   string    `json:"msg"`
 }
 
 // coldPhases takes a cold `run` apart, warmPhases a warm one.
@@ -50,7 +51,7 @@ func (b *bench) phases(ctx context.Context, s *report.Section, dir string) error
 		if err != nil {
 			return err
 		}
-		for _, e := range append(events, event{ended, "runm run has ended"}) {
+		for _, e := range append(events, event{Time: ended, Msg: "runm run has ended"}) {
 			at[e.Msg] = append(at[e.Msg], ms(e.Time.Sub(began)))
 		}
 	}
@@ -87,7 +88,9 @@ func (b *bench) logged(ctx context.Context, dir string) (began time.Time, events
 		if err := json.Unmarshal(line, &e); err != nil {
 			return began, nil, ended, fmt.Errorf("monitor's log: %w", err)
 		}
-		events = append(events, e)
+		if e.Level == "debug" { // warnings are no phases
+			events = append(events, e)
+		}
 	}
 	_, err = b.runm.run(ctx, "delete", id)
 	return began, events, ended, err
