@@ -204,7 +204,7 @@ func replyError(a *monitor.Reply) error {
 }
 
 // waitCreated waits while the container is being made: other tools start it
-// right after they began to create it. ErrNotExist means that create failed.
+// right after they began to create it. If create fails, lock finds no container.
 func (c *Container) waitCreated() error {
 	if c.State.Monitor.Pid == 0 {
 		return ErrNotExist // create has not got far enough to be waited for
@@ -212,7 +212,7 @@ func (c *Container) waitCreated() error {
 	if _, err := c.ask(monitor.Request{Op: monitor.OpCreated}); err != nil && !isGone(err) {
 		return err
 	}
-	return c.reload()
+	return nil
 }
 
 // reload reads again what the container is.

@@ -72,7 +72,7 @@ func TestIDsNeverLeaveTheRoot(t *testing.T) {
 	}
 }
 
-// In the monitor the container's own files are mounted below the directory.
+// Whatever is mounted below the directory is somebody's files.
 func TestRemoveNeverDeletesWhatIsMountedBelow(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")

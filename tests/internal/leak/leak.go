@@ -52,8 +52,8 @@ func Watch(t testing.TB, root string, names ...string) {
 	t.Cleanup(func() { Check(t, scope) })
 }
 
-// IDs lists the containers that have a state directory below root. What is not
-// container's, such as a machine's staging directory, begins with a character that
+// IDs lists the containers that have a state directory below root. What is no
+// container, such as a machine's staging directory, begins with a character that
 // no id has, or with a dot.
 func IDs(root string) (ids []string, err error) {
 	entries, err := os.ReadDir(root)
