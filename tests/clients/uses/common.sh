@@ -23,7 +23,7 @@ clean() {
 inspect() { cli inspect -f "$1" "${2-c1}"; }
 is() { [ "$(inspect "$1" "${3-c1}")" = "$2" ]; }
 want() { eq "$(inspect "$1" "${3-c1}")" "$2"; }
-x() { cli exec c1 "$@"; }
+x() { cli exec c1 "${PRINTING[@]}" "$@"; }
 # sleeper OPTION...: a container that waits, c1.
 sleeper() { run -d --name c1 "$@" "$IMAGE" sleep 1000; }
 # cgroup FILE...: what these files of the container's cgroup say, whichever
@@ -112,7 +112,7 @@ use_options() {
 }
 
 use_user_by_number() {
-	eq "$(run --rm --user 1234:5678 "$IMAGE" id -u)" 1234
+	eq "$(prints --user 1234:5678 -- id -u)" 1234
 }
 
 use_read_only() {
@@ -120,13 +120,13 @@ use_read_only() {
 }
 
 use_capabilities() {
-	eq "$(run --rm --cap-drop ALL --cap-add NET_RAW "$IMAGE" sh -c 'grep CapEff /proc/self/status | cut -f 2; chown 1 /tmp 2>/dev/null || echo refused')" "0000000000002000
+	eq "$(prints --cap-drop ALL --cap-add NET_RAW -- sh -c 'grep CapEff /proc/self/status | cut -f 2; chown 1 /tmp 2>/dev/null || echo refused')" "0000000000002000
 refused"
 }
 
 use_seccomp() {
-	has "$(run --rm "$IMAGE" grep -E 'Seccomp:' /proc/self/status | tr -d '\t')" Seccomp:2
-	has "$(run --rm --security-opt no-new-privileges --security-opt seccomp=unconfined "$IMAGE" grep -E 'Seccomp:|NoNewPrivs:' /proc/self/status | tr -d '\t')" Seccomp:0 NoNewPrivs:1
+	has "$(prints -- grep -E 'Seccomp:' /proc/self/status | tr -d '\t')" Seccomp:2
+	has "$(prints --security-opt no-new-privileges --security-opt seccomp=unconfined -- grep -E 'Seccomp:|NoNewPrivs:' /proc/self/status | tr -d '\t')" Seccomp:0 NoNewPrivs:1
 }
 
 use_privileged() {
@@ -191,13 +191,13 @@ alone"
 	eq "$(cat "$SCRATCH/alone")" "alone
 more"
 	# An anonymous one is filled from the image.
-	has "$(run --rm -v v1:/v -v /etc "$IMAGE" sh -c 'cat /v/file; ls /etc')" kept passwd
+	has "$(prints -v v1:/v -v /etc -- sh -c 'cat /v/file; ls /etc')" kept passwd
 }
 
 use_volumes_from() {
 	run -d --name c1 -v /v "$IMAGE" sh -c 'echo shared >/v/file; sleep 1000'
 	soon x test -s /v/file
-	eq "$(run --rm --volumes-from c1 "$IMAGE" cat /v/file)" shared
+	eq "$(prints --volumes-from c1 -- cat /v/file)" shared
 }
 
 use_cp_running() {
@@ -246,7 +246,7 @@ use_commit_diff() {
 	soon eval '! cli exec c1 test -e /etc/group'
 	has "$(cli diff c1)" 'A /new' 'D /etc/group'
 	cli commit c1 localhost/committed
-	eq "$(run --rm localhost/committed cat /new)" new
+	eq "$(IMAGE=localhost/committed prints -- cat /new)" new
 	cli rmi localhost/committed
 }
 
@@ -320,12 +320,12 @@ use_rename_wait() {
 
 use_ipc_of_container() {
 	sleeper --ipc shareable
-	eq "$(run --rm --ipc container:c1 "$IMAGE" echo hello)" hello
+	eq "$(prints --ipc container:c1 -- echo hello)" hello
 }
 
 use_pid_of_container() {
 	sleeper
-	has "$(run --rm --pid container:c1 "$IMAGE" ps)" 'sleep 1000'
+	has "$(prints --pid container:c1 -- ps)" 'sleep 1000'
 }
 
 use_kill_holder() {

@@ -40,11 +40,9 @@ clean() {
 run() { ctr run --runc-binary "$RUNTIME" "$@"; }
 status() { ctr tasks ls | awk -v c="$1" '$1 == c { print $3 }'; }
 stopped() { [ "$(status "$1")" = STOPPED ] || [ -z "$(status "$1")" ]; }
+export PRINTING=(p1 "${LINGERING[@]}") # after the image comes the container's id
 
-
-# As nerdctl, ctr stops carrying an exec's output when the process has ended, so
-# that no process that prints ends at once.
-x() { ctr tasks exec --exec-id "x$RANDOM" "$1" sh -c '"$@"; code=$?; sleep 0.5; exit $code' sh "${@:2}"; }
+x() { ctr tasks exec --exec-id "x$RANDOM" "$1" "${LINGERING[@]}" "${@:2}"; }
 inside() { x "$1" sh -c "$2"; }
 
 # ends CONTAINER STATUS
@@ -54,9 +52,9 @@ ends() {
 }
 
 use_run() {
-	eq "$(run --rm "$IMAGE" c1 echo hello)" hello
-	eq "$(run --rm "$IMAGE" c1 sh -c 'echo out; echo err >&2' 2>/dev/null)" out
-	has "$(run --rm "$IMAGE" c1 sh -c 'echo out; echo err >&2' 2>&1 >/dev/null)" err
+	eq "$(prints -- echo hello)" hello
+	eq "$(prints -- sh -c 'echo out; echo err >&2' 2>/dev/null)" out
+	has "$(prints -- sh -c 'echo out; echo err >&2' 2>&1 >/dev/null)" err
 	eq "$(ctr containers ls -q)" ""
 }
 
@@ -73,7 +71,7 @@ use_run_stdin() {
 
 use_run_many_bytes() {
 	local sum
-	sum=$(run --rm "$IMAGE" c1 sh -c 'seq 1000000' | md5sum)
+	sum=$(prints -- sh -c 'seq 1000000' | md5sum)
 	eq "$sum" "$(seq 1000000 | md5sum)"
 }
 
@@ -195,11 +193,11 @@ use_mounts() {
 	mkdir -p "$SCRATCH/data"
 	echo hello >"$SCRATCH/data/file"
 	echo alone >"$SCRATCH/alone"
-	eq "$(run --rm --mount "type=bind,src=$SCRATCH/data,dst=/data,options=rbind:rw" "$IMAGE" c1 sh -c 'cat /data/file; echo back >/data/back')" hello
+	eq "$(prints --mount "type=bind,src=$SCRATCH/data,dst=/data,options=rbind:rw" -- sh -c 'cat /data/file; echo back >/data/back')" hello
 	eq "$(cat "$SCRATCH/data/back")" back
-	eq "$(run --rm --mount "type=bind,src=$SCRATCH/alone,dst=/etc/alone,options=bind:ro" "$IMAGE" c1 sh -c 'cat /etc/alone; echo x >/etc/alone || true')" alone
+	eq "$(prints --mount "type=bind,src=$SCRATCH/alone,dst=/etc/alone,options=bind:ro" -- sh -c 'cat /etc/alone; echo x >/etc/alone || true')" alone
 	eq "$(cat "$SCRATCH/alone")" alone
-	has "$(run --rm --mount type=tmpfs,src=tmpfs,dst=/scratch,options=size=1m "$IMAGE" c1 df -k /scratch)" 1024
+	has "$(prints --mount type=tmpfs,src=tmpfs,dst=/scratch,options=size=1m -- df -k /scratch)" 1024
 }
 
 use_read_only() {
@@ -207,7 +205,7 @@ use_read_only() {
 }
 
 use_env_cwd() {
-	eq "$(run --rm --env A=b --cwd /tmp "$IMAGE" c1 sh -c 'echo $A; pwd')" "b
+	eq "$(prints --env A=b --cwd /tmp -- sh -c 'echo $A; pwd')" "b
 /tmp"
 }
 
@@ -217,12 +215,12 @@ use_annotations() {
 }
 
 use_capabilities() {
-	has "$(run --rm --cap-drop CAP_CHOWN "$IMAGE" c1 sh -c 'chown 1 /tmp 2>&1 || true')" 'not permitted'
-	eq "$(run --rm --cap-add CAP_SYS_TIME "$IMAGE" c1 sh -c 'grep CapEff /proc/self/status | cut -f 2')" 00000000aa0425fb
+	has "$(prints --cap-drop CAP_CHOWN -- sh -c 'chown 1 /tmp 2>&1 || true')" 'not permitted'
+	eq "$(prints --cap-add CAP_SYS_TIME -- sh -c 'grep CapEff /proc/self/status | cut -f 2')" 00000000aa0425fb
 }
 
 use_seccomp() {
-	eq "$(run --rm --seccomp "$IMAGE" c1 grep Seccomp: /proc/self/status | tr -d '\t')" Seccomp:2
+	eq "$(prints --seccomp -- grep Seccomp: /proc/self/status | tr -d '\t')" Seccomp:2
 }
 
 use_privileged() {
@@ -234,7 +232,7 @@ use_with_network_namespace() {
 	ip link add v0 type veth peer name v1 netns n1
 	ip -n n1 addr add 10.9.8.7/24 dev v1
 	ip -n n1 link set v1 up
-	has "$(run --rm --with-ns network:/run/netns/n1 "$IMAGE" c1 ip addr)" 10.9.8.7/24
+	has "$(prints --with-ns network:/run/netns/n1 -- ip addr)" 10.9.8.7/24
 	ip netns delete n1
 	ip link delete v0 2>/dev/null || true
 }
@@ -246,7 +244,7 @@ snapshotter() {
 	local how=
 	if [ "$CLIENT" = ctr2 ]; then how=--local; fi
 	ctr images import $how --snapshotter "$1" "$ARCHIVE"
-	eq "$(run --rm --snapshotter "$1" "$IMAGE" c1 sh -c 'echo hello >/file; cat /file')" hello
+	eq "$(prints --snapshotter "$1" -- sh -c 'echo hello >/file; cat /file')" hello
 }
 
 use_snapshotter_blockfile() {
@@ -262,7 +260,7 @@ use_kill_shim() {
 	run -d "$IMAGE" c1 sleep 1000
 	pkill -KILL -f "containerd-shim-runc-v2 .*-id c1" || fail 'no shim'
 	soon removed c1
-	eq "$(run --rm "$IMAGE" c2 echo again)" again
+	eq "$(prints -- echo again)" again
 }
 
 removed() {

@@ -79,6 +79,24 @@ soon() {
 # runs in it sleeps after it has printed.
 tty() { script -qec "$1" /dev/null </dev/null | tr -d '\r'; }
 
+# "${LINGERING[@]}" COMMAND...: it ends half a second later, with its exit status.
+# For the clients of containerd's Go package, ctr and nerdctl: when they hear of
+# an end they close the output, read or not (Delete calls cio's Cancel), so that on
+# a busy machine what a short process printed is lost, with any runtime.
+export LINGERING=(sh -c '"$@"; code=$?; sleep 0.5; exit $code' sh)
+
+# prints [OPTION...] -- COMMAND...: runs it in a container of its own. The list says
+# in PRINTING what stands before such a command.
+export PRINTING=()
+prints() {
+	local options=()
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	run --rm "${options[@]}" "$IMAGE" "${PRINTING[@]}" "${@:2}"
+}
+
 # daemon NAME COMMAND...: in the background, its log beside it.
 daemon() {
 	local name=$1

@@ -5,13 +5,9 @@ export RUN_OPTIONS="--runtime $RUNTIME"
 export CP_FOLLOW=-L
 export PRUNE_ALL=-a
 export GATEWAY=10.4.0.1
+export PRINTING=("${LINGERING[@]}")
 # shellcheck source=tests/clients/uses/common.sh
 . "$USES/common.sh"
-
-# nerdctl stops carrying an exec's output when the process has ended (its deferred
-# Delete cancels the copying), so that on a busy machine what a short one printed
-# is lost, with any runtime: no process ends at once.
-x() { cli exec c1 sh -c '"$@"; code=$?; sleep 0.5; exit $code' sh "$@"; }
 
 PATH=$BUILT/nerdctl:$BUILT/containerd:$PATH
 
@@ -38,7 +34,7 @@ down() { gone containerd; }
 
 # An end of stdin that comes before the start is lost.
 use_run() {
-	{ echo in; soon grep -qx out "$SCRATCH/out"; } | run --rm -i "$IMAGE" sh -c 'head -n 1; echo out; echo err >&2' >"$SCRATCH/out" 2>"$SCRATCH/err"
+	{ echo in; soon grep -qx out "$SCRATCH/out"; } | run --rm -i "$IMAGE" sh -c 'head -n 1; echo out; echo err >&2; sleep 0.5' >"$SCRATCH/out" 2>"$SCRATCH/err"
 	eq "$(cat "$SCRATCH/out")" "in
 out"
 	has "$(cat "$SCRATCH/err")" err
@@ -102,14 +98,14 @@ heard() {
 
 # It can be bound; docs/files.md says what cannot be done with it.
 use_volume_socket() {
-	has "$(run --rm -v /run/containerd/containerd.sock:/socket "$IMAGE" ls -l /socket)" srw
+	has "$(prints -v /run/containerd/containerd.sock:/socket -- ls -l /socket)" srw
 }
 
 use_kill_shim() {
 	run -d --name c1 "$IMAGE" sleep 1000
 	pkill -KILL -f "containerd-shim-runc-v2 .*-id $(inspect '{{.Id}}')" || fail 'no shim'
 	soon removed
-	eq "$(run --rm --name c1 "$IMAGE" echo again)" again
+	eq "$(prints --name c1 -- echo again)" again
 }
 removed() { nerdctl rm -f c1; }
 

@@ -16,7 +16,7 @@ host_server() {
 	trap 'kill $!' EXIT
 }
 # client OPTION... URL: what a container gets from there.
-client() { net --rm "${@:1:$#-1}" "$IMAGE" wget -q -O - "${!#}"; }
+client() { net --rm "${@:1:$#-1}" "$IMAGE" "${PRINTING[@]}" wget -q -O - "${!#}"; }
 
 # composed COMMAND...: with that compose, a web server and a client are up.
 composed() {
