@@ -7,7 +7,7 @@ set -euo pipefail
 hack=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$hack/lib.sh"
-runm=$hack/../_output/bin/runm
+runm=${hack%/*}/_output/bin/runm
 kind=${DEMO_ROOTFS:-debian}
 
 [ "$(id -u)" = 0 ] || die "the demo mounts files and must be run as root" "sudo make demo"
