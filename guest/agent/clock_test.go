@@ -3,9 +3,12 @@
 package agent_test
 
 import (
+	"context"
 	"math"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/agent/agenttest"
 	"github.com/runm/runm/guest/api"
@@ -50,4 +53,24 @@ func testClock(t *testing.T, vm *agenttest.VM) {
 		}
 	}
 	moveClock(t, vm, -(wasLeast+wasMost)/2, false) // ends it
+}
+
+// How long a program has had for its handlers does not depend on what the clock
+// was set to meanwhile.
+func testSignalAfterClock(t *testing.T, vm *agenttest.VM) {
+	started(t, vm, "set", sh("set", "sleep 1000"))
+	moveClock(t, vm, -time.Hour, false)
+	defer moveClock(t, vm, time.Hour, false)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := vm.Signal(ctx, &api.SignalRequest{Id: "set", Signal: uint32(unix.SIGTERM)}); err != nil {
+		t.Error(err)
+	}
+	if _, err := vm.Signal(t.Context(), &api.SignalRequest{Id: "set", Signal: uint32(unix.SIGKILL), All: true}); err != nil {
+		t.Fatal(err)
+	}
+	vm.MustWait(t, "set", "")
+	if _, err := vm.Delete(t.Context(), &api.ContainerRequest{Id: "set"}); err != nil {
+		t.Error(err)
+	}
 }

@@ -309,7 +309,7 @@ func (c *container) start(ctx context.Context) error {
 	if !seen && c.hooked && init.status == initFailed {
 		return errBeforeExec
 	}
-	init.started.Store(time.Now().UnixNano())
+	init.started.Store(monotonic())
 	return nil
 }
 

@@ -81,7 +81,7 @@ func awaitHandler(p *proc, sig syscall.Signal) {
 	path := "/proc/" + strconv.Itoa(p.pid) + "/stat"
 	var cpu uint64
 	for quiet := 0; ; {
-		age := time.Since(time.Unix(0, started))
+		age := time.Duration(monotonic() - started)
 		if age > settlingMost {
 			return
 		}

@@ -145,7 +145,7 @@ type proc struct {
 	pid int
 	io  *stdio
 
-	started atomic.Int64  // when init's execve was seen, in ns since 1970; 0 before
+	started atomic.Int64  // when init's execve was seen, by monotonic; 0 before
 	exited  chan struct{} // closed when the process ended
 	sent    chan struct{} // closed when its output is sent, too; status is set before
 	status  uint32        // exit code, or 128 + signal

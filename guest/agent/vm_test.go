@@ -77,6 +77,7 @@ func TestGuest(t *testing.T) {
 		{"orphans", testOrphans},
 		{"rtnetlink", testRtnetlink},
 		{"clock", testClock},
+		{"signal after the clock was set", testSignalAfterClock},
 		{"resolver", testResolver},
 		{"flood", testFlood},
 	} {
