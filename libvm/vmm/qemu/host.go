@@ -18,6 +18,8 @@ type Host struct {
 	TSCKHz   int    // rate of the host's TSC in kHz; 0 when unknown or unsteady
 	VhostNet bool   // /dev/vhost-net can be opened
 	Root     bool   // this process may give files to anybody
+	// CPU says what the host's CPU is and can do, as /proc/cpuinfo has it.
+	CPU string
 }
 
 // Probe finds out the facts of this host. It changes nothing.
@@ -27,18 +29,49 @@ func Probe() (Host, error) {
 		h.VhostNet = true
 		f.Close()
 	}
-	if h.Arch != "amd64" {
-		return h, nil
-	}
-	f, err := os.Open(cpuInfoFile)
+	cpu, err := firstCPU(cpuInfoFile)
 	if err != nil {
 		return Host{}, fmt.Errorf("host facts: %w", err)
 	}
-	defer f.Close()
-	if h.TSCKHz, err = tscKHz(f); err != nil {
+	h.CPU = cpuModel(cpu)
+	if h.Arch != "amd64" {
+		return h, nil
+	}
+	if h.TSCKHz, err = tscKHz(strings.NewReader(cpu)); err != nil {
 		return Host{}, fmt.Errorf("host facts: %s: %w", cpuInfoFile, err)
 	}
 	return h, nil
+}
+
+// firstCPU reads cpuinfo up to the end of the first CPU: the kernel asks each one
+// for its frequency when it is read on.
+func firstCPU(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var cpu strings.Builder
+	lines := bufio.NewScanner(f)
+	for lines.Scan() && lines.Text() != "" {
+		cpu.WriteString(lines.Text() + "\n")
+	}
+	return cpu.String(), lines.Err()
+}
+
+// cpuModel takes from a CPU of cpuinfo what tells it from another model, with its
+// microcode and its features, whatever the architecture.
+func cpuModel(cpuinfo string) string {
+	var model []string
+	for line := range strings.Lines(cpuinfo) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "vendor_id", "cpu family", "model", "stepping", "microcode", "flags",
+			"CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features":
+			model = append(model, strings.TrimSpace(value))
+		}
+	}
+	return strings.Join(model, ", ")
 }
 
 // tscKHz reads the TSC's rate from cpuinfo. On amd64 the kernel derives

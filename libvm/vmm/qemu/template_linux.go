@@ -229,7 +229,8 @@ const loadTimeout = time.Hour
 // maxState bounds the state of a machine in bytes: ten times what it ever was.
 const maxState = 4 << 20
 
-// Shape implements vmm.Cloner: QEMU's arguments and the identity of every file.
+// Shape implements vmm.Cloner: QEMU's arguments, the CPU where they do not name
+// it, and the identity of every file.
 func (d Driver) Shape(cfg *vmm.Config) (string, error) {
 	if err := d.probe(); err != nil {
 		return "", err
@@ -262,6 +263,9 @@ func (d Driver) Shape(cfg *vmm.Config) (string, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintln(h, strings.Join(args, "\n"))
+	if cfg.Accel == vmm.AccelKVM {
+		fmt.Fprintln(h, d.Host.CPU) // the guest has this one
+	}
 	for _, file := range files {
 		id, err := fileid.Of(file)
 		if err != nil {
