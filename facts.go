@@ -21,6 +21,7 @@ import (
 	"github.com/runm/runm/libvm"
 	"github.com/runm/runm/libvm/config"
 	"github.com/runm/runm/libvm/network"
+	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/vmm/qemu"
 )
 
@@ -38,7 +39,9 @@ func gatherFacts(ctx context.Context, cfg config.Config, root string) facts {
 	f.Cgroups, f.Controllers = cgroupFacts()
 	f.NetworkErr, f.LoopbackErr = network.Probe(), network.ProbeLoopback()
 	f.RootFS, f.RootErr = stateRoot(root)
-	f.MemoryMiB = availableMiB()
+	if available, err := proc.AvailableMemory(); err == nil { // 0 when unknown
+		f.MemoryMiB = int(available >> 20)
+	}
 	f.Templates = templateFacts(cfg)
 	return f
 }
@@ -152,19 +155,4 @@ func fsName(magic int64) string {
 	default:
 		return fmt.Sprintf("a file system of type %#x", magic)
 	}
-}
-
-// availableMiB is MemAvailable of proc_meminfo(5), 0 when unknown.
-func availableMiB() int {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		var kib int
-		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
-			return kib >> 10
-		}
-	}
-	return 0
 }

@@ -3,6 +3,7 @@
 package template
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -261,8 +262,9 @@ func (o Order) make(ctx context.Context, d vmm.Cloner, wanted bool) error {
 		cfg.NICs = nics // the driver's from here on
 	}
 	err = o.Store.Make(ctx, d, &cfg, wanted)
-	if !errors.Is(err, ErrBusy) {
-		err = errors.Join(err, o.Store.noteFailure(Key(shape), err))
+	if errors.Is(err, ErrBusy) {
+		return err
 	}
-	return err
+	// A store that cannot be used has been complained of.
+	return cmp.Or(err, o.Store.noteFailure(Key(shape), err))
 }

@@ -8,14 +8,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/api"
 	"github.com/runm/runm/libvm/fileid"
+	"github.com/runm/runm/libvm/proc"
 	"github.com/runm/runm/libvm/vmm"
 )
 
@@ -53,7 +56,7 @@ func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wanted b
 			return fmt.Errorf("templates: %w", err)
 		}
 	}
-	if err := checkRoom(root, cfg); err != nil {
+	if err := s.makeRoom(root, cfg.MemoryMiB); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.RemoveAll(newDir)) }()
@@ -67,30 +70,87 @@ func (s Store) Make(ctx context.Context, d vmm.Cloner, cfg *vmm.Config, wanted b
 	if err := root.Rename(newDir, key); err != nil {
 		return fmt.Errorf("templates: %w", err)
 	}
-	return s.evict(root)
+	return s.evict(root, key)
 }
 
-// room is how much a store must have free, in bytes: twice what a guest needs
-// while it boots. A file system that is full is everybody's trouble.
-const room = 128 << 20
+// room is how much a guest with so many MiB may take while it boots, in bytes:
+// twice what was measured for one of 512 MiB, and the descriptors of its pages,
+// 64 bytes for each of 4 KiB. A file system that is full is everybody's trouble.
+func room(memoryMiB int) int64 {
+	memory := int64(memoryMiB) << 20
+	return min(120<<20+memory/64, memory)
+}
 
-// checkRoom refuses to make a template where there is no room for it.
-func checkRoom(root *os.Root, cfg *vmm.Config) error {
-	dir, err := root.Open(".")
+// makeRoom removes what is of no use any more, and as many of the least recently
+// used templates as stand in the way of another one. It removes none where that
+// would not be enough.
+func (s Store) makeRoom(root *os.Root, memoryMiB int) error {
+	need := room(memoryMiB)
+	// The guest's memory, and as much for QEMU: whoever runs out of it here is
+	// hardly the one who would be missed least.
+	if err := checkMemory(2 * need); err != nil {
+		return err
+	}
+	if err := s.evict(root, ""); err != nil {
+		return err
+	}
+	all, err := list(root)
+	if err != nil {
+		return err
+	}
+	free, err := freeBytes(root)
+	if err != nil {
+		return err
+	}
+	possible := free
+	for _, a := range all {
+		possible += a.Bytes
+	}
+	if possible < need {
+		return fmt.Errorf("templates: %s has %d MiB free, a template takes up to %d: make room, or set template_dir",
+			root.Name(), free>>20, need>>20)
+	}
+	for _, a := range slices.Backward(all) {
+		if free >= need {
+			break
+		}
+		if err := root.RemoveAll(a.Key); err != nil {
+			return fmt.Errorf("remove template %s: %w", a.Key, err)
+		}
+		free += a.Bytes
+	}
+	return nil
+}
+
+// checkMemory refuses to make a template where the host has hardly any memory
+// left.
+func checkMemory(need int64) error {
+	available, err := proc.AvailableMemory()
 	if err != nil {
 		return fmt.Errorf("templates: %w", err)
+	}
+	if available < need {
+		return fmt.Errorf("templates: %d MiB of the host's memory are available, to make a template takes up to %d",
+			available>>20, need>>20)
+	}
+	return nil
+}
+
+// freeBytes is how much can be written to the store's file system.
+func freeBytes(root *os.Root) (int64, error) {
+	dir, err := root.Open(".")
+	if err != nil {
+		return 0, fmt.Errorf("templates: %w", err)
 	}
 	defer dir.Close()
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return fmt.Errorf("templates: %w", err)
+		return 0, fmt.Errorf("templates: %w", err)
 	}
-	free, need := int64(st.Bavail)*st.Bsize, min(room, int64(cfg.MemoryMiB)<<20)
-	if st.Blocks != 0 && free < need { // a tmpfs without a limit has 0
-		return fmt.Errorf("templates: %s has %d MiB free, a template takes up to %d: make room, or set template_dir",
-			root.Name(), free>>20, need>>20)
+	if st.Blocks == 0 { // a tmpfs without a limit
+		return math.MaxInt64 >> 1, nil
 	}
-	return nil
+	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // Tidy removes what a builder that was killed has left, and the failures, unless a template is being made.

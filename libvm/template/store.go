@@ -266,19 +266,30 @@ func (s Store) Discard(key string, cause error) error {
 }
 
 // evict removes what no machine can be cloned from any more, and the least
-// recently used until what is left is within bounds.
-func (s Store) evict(root *os.Root) error {
+// recently used until what is left is within bounds. The template called newest
+// stays, whatever its size.
+func (s Store) evict(root *os.Root, newest string) error {
 	all, err := list(root)
 	if err != nil {
 		return err
 	}
+	slices.SortStableFunc(all, func(a, b About) int {
+		switch newest {
+		case a.Key:
+			return -1
+		case b.Key:
+			return 1
+		}
+		return 0
+	})
+	var count int
 	var bytes int64
-	for i, a := range all {
-		bytes += a.Bytes
-		if i == 0 || i < s.Count && bytes <= s.Bytes && a.Bytes > 0 && !a.outdated() {
+	for _, a := range all {
+		good := a.Bytes > 0 && !a.outdated() && count < s.Count && bytes+a.Bytes <= s.Bytes
+		if good || a.Key == newest {
+			count, bytes = count+1, bytes+a.Bytes
 			continue
 		}
-		bytes -= a.Bytes
 		if err := root.RemoveAll(a.Key); err != nil {
 			return fmt.Errorf("remove template %s: %w", a.Key, err)
 		}

@@ -482,3 +482,83 @@ func age(t *testing.T, s Store, c byte) {
 		t.Fatal(err)
 	}
 }
+
+// TestRoom: another template is made where old ones can make way for it, and they
+// stay where that would not be enough.
+func TestRoom(t *testing.T) {
+	const page, mib = 4 << 10, 1 << 20
+	dir := t.TempDir()
+	if err := unix.Mount("test", dir, "tmpfs", 0, "size=4m"); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s := Store{Dir: filepath.Join(dir, "templates"), Count: 8, Bytes: 1 << 30, settled: time.Millisecond}
+	makeOne(t, s, 'a') // of two pages, and one for what is said about it
+	makeOne(t, s, 'b')
+	root, err := s.open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	// leave fills the file system until so many bytes are free.
+	leave := func(bytes int64) {
+		t.Helper()
+		f, err := os.Create(filepath.Join(dir, "filler")) // empties it
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		free, err := freeBytes(root)
+		if err == nil {
+			err = unix.Fallocate(int(f.Fd()), 0, 0, free-bytes)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		free      int64
+		shape     byte
+		memoryMiB int
+		kept, err string
+	}{
+		{"room", 2 * mib, 'c', 2, "cba", ""},
+		{"room if one goes", 2*mib - page, 'd', 2, "dcb", ""},
+		{"no room, whatever goes", mib, 'e', 2, "dcb", "1 MiB free, a template takes up to 2"},
+		{"a guest for which there is no memory", 2 * mib, 'e', 1 << 30, "dcb", "of the host's memory are available"},
+	} {
+		leave(c.free)
+		time.Sleep(10 * time.Millisecond) // the file system's clock ticks
+		d := &cloner{shape: shape(c.shape), starts: new(int)}
+		err := s.Make(t.Context(), d, &vmm.Config{MemoryMiB: c.memoryMiB, CPUs: 1}, true)
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.err)
+		}
+		kept := ""
+		all, err := s.List()
+		for _, a := range all {
+			kept += a.Key[:1]
+		}
+		if err != nil || kept != c.kept {
+			t.Errorf("%s: kept %q, %v; want %q", c.name, kept, err, c.kept)
+		}
+	}
+}
+
+// TestRoomForGuests: a big guest's descriptors of pages count, and no guest can
+// take more than it has.
+func TestRoomForGuests(t *testing.T) {
+	for mib, want := range map[int]int64{64: 64, 512: 128, 16 << 10: 376, 64 << 10: 1144} {
+		if got := room(mib) >> 20; got != want {
+			t.Errorf("of %d MiB: %d MiB, want %d", mib, got, want)
+		}
+	}
+}
