@@ -3,6 +3,7 @@
 package libvm
 
 import (
+	"cmp"
 	"errors"
 	"os"
 
@@ -17,11 +18,10 @@ import (
 
 // TemplateStore is where templates are kept.
 func TemplateStore(c config.Config) template.Store {
-	dir := c.TemplateDir
-	if dir == "" {
-		dir = template.DefaultDir()
+	return template.Store{
+		Dir:   cmp.Or(c.TemplateDir, template.DefaultDir()),
+		Count: c.Templates, Bytes: cmp.Or(int64(c.TemplatesMiB)<<20, template.DefaultBytes()),
 	}
-	return template.Store{Dir: dir, Count: c.Templates, Bytes: int64(c.TemplatesMiB) << 20}
 }
 
 // TemplateOrder is the template of the machine that the bundle would get, or, if

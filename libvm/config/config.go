@@ -63,7 +63,7 @@ type Config struct {
 	// TemplateDir is an absolute path on a tmpfs; "" is template.DefaultDir.
 	TemplateDir string `toml:"template_dir"`
 	// Templates is how many are kept, TemplatesMiB how much memory they may
-	// take together.
+	// take together; 0 is an eighth of the host's, at most 512.
 	Templates    int `toml:"templates"`
 	TemplatesMiB int `toml:"templates_mib"`
 	// KernelParams is appended to the guest kernel's command line.
@@ -86,7 +86,6 @@ func Default() Config {
 		HostNetwork:        HostNetworkRefuse,
 		Template:           TemplateOn,
 		Templates:          8,
-		TemplatesMiB:       512,
 		Annotations:        []string{"accel", "cpus", "host-network", "memory-mib", "nics", "share", "template"},
 	}
 }
@@ -188,7 +187,7 @@ func (c Config) check() error {
 		{"boot_timeout_seconds", c.BootTimeoutSeconds, 1, 3600},
 		{"nics", c.NICs, 0, maxNICs},
 		{"templates", c.Templates, 1, maxTemplates},
-		{"templates_mib", c.TemplatesMiB, 1, maxMemoryMiB},
+		{"templates_mib", c.TemplatesMiB, 0, maxMemoryMiB},
 	}
 	for _, n := range numbers {
 		if n.value < n.min || n.value > n.max {

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package proc names host processes so that a recycled pid is never mistaken
-// for one of ours.
+// for one of ours, and tells how much memory the host has left.
 package proc
 
 import (

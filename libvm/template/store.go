@@ -67,13 +67,31 @@ type Store struct {
 }
 
 // DefaultDir is where this user's templates are: on a tmpfs that every system
-// has. /run is none on some.
-func DefaultDir() string {
+// has. /run is none on some, and too small for more than one or two on others,
+// where it is a tenth of little memory.
+func DefaultDir() string { return defaultDir("/run", os.Geteuid()) }
+
+// enoughRun is how big /run must be, in bytes: half of it is left to all others.
+const enoughRun = 256 << 20
+
+func defaultDir(run string, uid int) string {
 	var st unix.Statfs_t
-	if unix.Statfs("/run", &st) == nil && st.Type == unix.TMPFS_MAGIC && os.Geteuid() == 0 {
-		return "/run/runm-templates"
+	err := unix.Statfs(run, &st)
+	if err == nil && st.Type == unix.TMPFS_MAGIC && uid == 0 && (st.Blocks == 0 || int64(st.Blocks)*st.Bsize >= enoughRun) {
+		return filepath.Join(run, "runm-templates")
 	}
-	return fmt.Sprintf("/dev/shm/runm-templates-%d", os.Geteuid())
+	return fmt.Sprintf("/dev/shm/runm-templates-%d", uid)
+}
+
+// DefaultBytes is how much memory templates may take: of a host that has little,
+// an eighth.
+func DefaultBytes() int64 {
+	const most = 512 << 20
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return most
+	}
+	return min(most, int64(info.Totalram)*int64(info.Unit)/8)
 }
 
 // About says what a template is, for people.

@@ -488,17 +488,7 @@ func age(t *testing.T, s Store, c byte) {
 func TestRoom(t *testing.T) {
 	const page, mib = 4 << 10, 1 << 20
 	dir := t.TempDir()
-	if err := unix.Mount("test", dir, "tmpfs", 0, "size=4m"); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			t.Skip(err)
-		}
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	mountTmpfs(t, dir, "size=4m")
 	s := Store{Dir: filepath.Join(dir, "templates"), Count: 8, Bytes: 1 << 30, settled: time.Millisecond}
 	makeOne(t, s, 'a') // of two pages, and one for what is said about it
 	makeOne(t, s, 'b')
@@ -561,4 +551,37 @@ func TestRoomForGuests(t *testing.T) {
 			t.Errorf("of %d MiB: %d MiB, want %d", mib, got, want)
 		}
 	}
+}
+
+func TestDefaultDir(t *testing.T) {
+	for options, want := range map[string]string{
+		"size=256m": "%s/runm-templates", "size=0": "%s/runm-templates", "size=255m": "/dev/shm/runm-templates-0",
+	} {
+		run := t.TempDir()
+		mountTmpfs(t, run, options)
+		if got, want := defaultDir(run, 0), strings.ReplaceAll(want, "%s", run); got != want {
+			t.Errorf("%q: %s, want %s", options, got, want)
+		}
+		if got := defaultDir(run, 12); got != "/dev/shm/runm-templates-12" {
+			t.Errorf("%q: another user's is %s", options, got)
+		}
+	}
+	if got := defaultDir("/proc", 0); got != "/dev/shm/runm-templates-0" {
+		t.Errorf("where /run is no tmpfs: %s", got)
+	}
+}
+
+func mountTmpfs(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := unix.Mount("test", dir, "tmpfs", 0, options); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
 }
