@@ -205,7 +205,10 @@ func prepare(ctx context.Context, req Prepare) error {
 			return fmt.Errorf("hostname: %w", err)
 		}
 	}
-	if err := hooks.Run(ctx, "createContainer", req.Hooks, &req.State); err != nil {
+	// "For hooks executed in the container namespace, it is the pid as seen by the
+	// container" (runtime.md, "State").
+	req.State.Pid = os.Getpid()
+	if err := hooks.RunInContainer(ctx, "createContainer", req.Hooks, &req.State); err != nil {
 		return err
 	}
 	return changeRoot(req)

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -21,11 +22,24 @@ import (
 // grace is how long a killed hook's children may keep its output open.
 const grace = time.Second
 
-// Run runs hooks one after another ("Hooks MUST be called in the listed
-// order") with state on their standard input, in the directory of the bundle.
-// It stops at the first that fails. Its error has the hook's stderr, and the
-// hook is killed at its timeout or when ctx ends.
+// Run runs hooks of the runtime's namespaces: in the directory of the bundle, and
+// one without an environment in config.json has this process's, as with runc.
 func Run(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State) error {
+	return runAll(ctx, kind, hooks, state, state.Bundle, os.Environ())
+}
+
+// RunInContainer runs hooks of the container's namespaces, which the caller is in:
+// in its working directory, and one without an environment has an empty one, as
+// with runc from 1.3 on. The container's would be an image's to choose, and could
+// name libraries to be loaded into a program of the host's.
+func RunInContainer(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State) error {
+	return runAll(ctx, kind, hooks, state, "", []string{})
+}
+
+// runAll runs hooks one after another ("Hooks MUST be called in the listed order")
+// with state on their standard input. It stops at the first that fails. Its error
+// has the hook's stderr, and the hook is killed at its timeout or when ctx ends.
+func runAll(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State, dir string, env []string) error {
 	if len(hooks) == 0 {
 		return nil
 	}
@@ -34,7 +48,10 @@ func Run(ctx context.Context, kind string, hooks []specs.Hook, state *specs.Stat
 		return fmt.Errorf("%s hook: %w", kind, err)
 	}
 	for i, h := range hooks {
-		if err := run(ctx, h, state.Bundle, input); err != nil {
+		if h.Env == nil {
+			h.Env = env
+		}
+		if err := run(ctx, h, dir, input); err != nil {
 			return fmt.Errorf("error running %s hook #%d: %w", kind, i, err)
 		}
 	}
@@ -52,8 +69,7 @@ func run(ctx context.Context, h specs.Hook, dir string, input []byte) error {
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
-	// "env" has the same semantics as POSIX's environ: nothing is inherited.
-	cmd.Env = append([]string{}, h.Env...)
+	cmd.Env = append([]string{}, h.Env...) // never nil, which os/exec takes for ours
 	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(input)
 	cmd.Stdout = &out

@@ -61,16 +61,53 @@ func TestAHookIsKilledAtItsTimeout(t *testing.T) {
 	}
 }
 
-func TestAHookInheritsNoEnvironment(t *testing.T) {
-	t.Setenv("RUNM_SECRET", "x")
-	dir := t.TempDir()
-	h := sh("/usr/bin/env > env")
-	h.Env = []string{"A=b"}
-	if err := Run(context.Background(), "poststop", []specs.Hook{h}, &specs.State{Bundle: dir}); err != nil {
+func TestAHooksEnvironment(t *testing.T) {
+	t.Setenv("RUNM_TEST", "x")
+	type runner func(context.Context, string, []specs.Hook, *specs.State) error
+	for name, c := range map[string]struct {
+		run       runner
+		env       []string
+		inherited bool
+	}{
+		"none":                  {Run, nil, true},
+		"its own":               {Run, []string{"A=b"}, false},
+		"an empty one":          {Run, []string{}, false},
+		"none, in container":    {RunInContainer, nil, false},
+		"its own, in container": {RunInContainer, []string{"A=b"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "env")
+			h := sh("/usr/bin/env >" + out)
+			h.Env = c.env
+			if err := c.run(context.Background(), "poststop", []specs.Hook{h}, &specs.State{Bundle: t.TempDir()}); err != nil {
+				t.Fatal(err)
+			}
+			env, _ := os.ReadFile(out)
+			if got := strings.Contains(string(env), "RUNM_TEST=x"); got != c.inherited {
+				t.Errorf("inherited: %v, environment %q", got, env)
+			}
+			if got := strings.Contains(string(env), "A=b"); got != (len(c.env) > 0) {
+				t.Errorf("environment %q, want %q in it", env, c.env)
+			}
+		})
+	}
+}
+
+// As with runc, the one is in the bundle and the other where its caller is, which
+// is the container's root file system.
+func TestAHooksDirectory(t *testing.T) {
+	bundle, root := t.TempDir(), t.TempDir()
+	t.Chdir(root)
+	state := &specs.State{Bundle: bundle}
+	if err := Run(context.Background(), "createRuntime", []specs.Hook{sh("echo >here")}, state); err != nil {
 		t.Fatal(err)
 	}
-	env, _ := os.ReadFile(filepath.Join(dir, "env"))
-	if strings.Contains(string(env), "RUNM_SECRET") || !strings.Contains(string(env), "A=b") {
-		t.Errorf("environment %q", env)
+	if err := RunInContainer(context.Background(), "createContainer", []specs.Hook{sh("echo >here")}, state); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{bundle, root} {
+		if _, err := os.Stat(filepath.Join(dir, "here")); err != nil {
+			t.Error(err)
+		}
 	}
 }
