@@ -40,10 +40,16 @@ func newProcess(p *specs.Process) (*libcontainer.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("execCPUAffinity: %w", err)
 	}
+	env := p.Env
+	if env == nil {
+		// A list without elements is lost in JSON, and without a list
+		// libcontainer does not set HOME.
+		env = []string{}
+	}
 	noNewPrivileges := p.NoNewPrivileges
 	lp := &libcontainer.Process{
 		Args:             p.Args,
-		Env:              p.Env,
+		Env:              env,
 		Cwd:              p.Cwd,
 		UID:              int(p.User.UID),
 		GID:              int(p.User.GID),

@@ -475,6 +475,9 @@ func TestNewProcess(t *testing.T) {
 	if len(lp.Rlimits) != 2 || lp.Rlimits[0].Soft != 10 || lp.Rlimits[1].Type != unix.RLIMIT_MEMLOCK {
 		t.Errorf("rlimits: %+v", lp.Rlimits)
 	}
+	if lp.Env == nil {
+		t.Error("no list of variables: HOME would not be set")
+	}
 	for _, bad := range []*specs.Process{
 		nil, {}, {Args: []string{"x"}}, {Args: []string{"x"}, Cwd: "rel"},
 		{Args: []string{"x"}, Cwd: "/", Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_TEST"}}},

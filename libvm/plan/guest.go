@@ -21,6 +21,11 @@ func (p *Plan) guest(b *bundle.Bundle, h Host) error {
 	if err != nil {
 		return err
 	}
+	if process.Capabilities == nil {
+		// None, as with runc up to 1.2 and crun. The libcontainer in the guest
+		// would leave all that the agent has.
+		process.Capabilities = &specs.LinuxCapabilities{}
+	}
 	p.Guest = &specs.Spec{
 		Version:     specs.Version,
 		Process:     process,

@@ -404,6 +404,14 @@ func mustJSON(t *testing.T, v any) string {
 	return string(data)
 }
 
+// A process without capabilities in config.json has none, and not all.
+func TestNoCapabilities(t *testing.T) {
+	p := mustMake(t, "busybox", func(s *specs.Spec) { s.Process.Capabilities = nil })
+	if got := mustJSON(t, p.Guest.Process); !strings.Contains(got, `"capabilities":{}`) {
+		t.Errorf("the guest is asked for %s, want empty capabilities", got)
+	}
+}
+
 func TestGuestProcess(t *testing.T) {
 	p := &specs.Process{
 		Args: []string{"a"}, Cwd: "/",
