@@ -13,12 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/bundle"
+	"github.com/runm/runm/libvm/control"
 	"github.com/runm/runm/libvm/proc"
 )
 
@@ -209,7 +211,9 @@ func flock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// Remove removes the directory and the files in it. It never descends.
+// Remove removes the directory and the files in it. It never descends. A directory
+// with anything in it that runm has not made is none of runm's, whatever its name:
+// it stays as it is, and the error says what is in it.
 func (d Dir) Remove() error {
 	entries, err := os.ReadDir(string(d))
 	if errors.Is(err, os.ErrNotExist) {
@@ -219,7 +223,11 @@ func (d Dir) Remove() error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	for _, e := range entries {
-		// unlink(2) or rmdir(2), which fails on what is not empty.
+		if !ours(e.Name()) {
+			return fmt.Errorf("%s is no container of runm's: it has %q in it; is --root right?", d, e.Name())
+		}
+	}
+	for _, e := range entries {
 		if err := os.Remove(filepath.Join(string(d), e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("state directory: %w", err)
 		}
@@ -228,6 +236,16 @@ func (d Dir) Remove() error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	return nil
+}
+
+// ours says whether a state directory may have a file of that name: state.json is
+// written under another one first.
+func ours(name string) bool {
+	switch name {
+	case stateFile, LogFile, control.Socket:
+		return true
+	}
+	return strings.HasPrefix(name, "."+stateFile+".")
 }
 
 // WriteFile writes path atomically: a reader finds nothing or all of it.

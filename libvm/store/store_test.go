@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,7 +87,7 @@ func TestRemoveNeverDeletesWhatIsMountedBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	share := filepath.Join(string(d), "mounted")
+	share := filepath.Join(string(d), LogFile)
 	if err := os.Mkdir(share, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +100,30 @@ func TestRemoveNeverDeletesWhatIsMountedBelow(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("the mounted file is gone: %v", err)
+	}
+}
+
+// A --root that was mistyped makes containers of directories that are none.
+func TestRemoveLeavesForeignDirectoriesAlone(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "ssh")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"log", "sshd_config"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Open(root, "ssh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(); err == nil || !strings.Contains(err.Error(), `"sshd_config"`) {
+		t.Errorf("Remove: %v, want an error that names what is not ours", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("left: %v, want both files", left)
 	}
 }
 
