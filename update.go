@@ -44,7 +44,7 @@ func updateCommand() *cli.Command {
 			text("cpu-idle", "1: run only when nothing else wants to (SCHED_IDLE); 0: do not"),
 			text("memory-reservation", "memory reservation, in bytes or like 64M"),
 			text("memory-swap", "memory and swap together, in bytes or like 64M; -1 for no limit"),
-			&cli.IntFlag{Name: "pids-limit", Usage: "most processes, 0 or less for no limit"},
+			&cli.IntFlag{Name: "pids-limit", Usage: "most processes, -1 for no limit"},
 			text("l3-cache-schema", "Intel RDT: not supported, refused"),
 			text("mem-bw-schema", "Intel RDT: not supported, refused"),
 		},
@@ -110,7 +110,29 @@ func decodeResources(r io.Reader) (*specs.LinuxResources, error) {
 	if m := given.Memory; m != nil && (m.Kernel != nil || m.KernelTCP != nil) { //nolint:staticcheck // deprecated, and ignored
 		logrus.Warn("kernel memory settings are ignored")
 	}
+	for _, name := range unchangeable(&given) {
+		logrus.Warnf("linux.resources.%s: a running container's cannot be changed; it stays as it is", name)
+	}
 	return &given, nil
+}
+
+// unchangeable names the resources in r that update does not change, as runc does
+// not.
+func unchangeable(r *specs.LinuxResources) []string {
+	var names []string
+	if len(r.Devices) > 0 {
+		names = append(names, "devices")
+	}
+	if len(r.HugepageLimits) > 0 {
+		names = append(names, "hugepageLimits")
+	}
+	if r.Network != nil {
+		names = append(names, "network")
+	}
+	if len(r.Rdma) > 0 {
+		names = append(names, "rdma")
+	}
+	return names
 }
 
 func flagResources(c *cli.Context) (*specs.LinuxResources, error) {

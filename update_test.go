@@ -97,3 +97,14 @@ func TestDecodeResourcesRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What update cannot change it names.
+func TestUnchangeable(t *testing.T) {
+	given := resources(t, `{"pids":{"limit":1},"devices":[{"allow":true,"access":"r"}],"hugepageLimits":[{"pageSize":"2MB","limit":0}],"network":{"classID":1},"rdma":{"x":{}}}`)
+	if got, want := strings.Join(unchangeable(given), " "), "devices hugepageLimits network rdma"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got := unchangeable(resources(t, `{"pids":{"limit":1},"devices":[]}`)); got != nil {
+		t.Errorf("%q, want none", got)
+	}
+}

@@ -248,6 +248,8 @@ func TestRefuses(t *testing.T) {
 		"linux.resources.memory.swappiness: 101":                      resources(func(r *specs.LinuxResources) { r.Memory.Swappiness = ptr(uint64(101)) }),
 		`linux.resources.cpu.cpus: "0-" is not a list`:                resources(func(r *specs.LinuxResources) { r.CPU.Cpus = "0-" }),
 		`linux.resources.cpu.mems: "1-0" is not a list`:               resources(func(r *specs.LinuxResources) { r.CPU.Mems = "1-0" }),
+		"linux.resources.cpu.shares: 1 is not between 2 and 262144":   resources(func(r *specs.LinuxResources) { r.CPU.Shares = ptr(uint64(1)) }),
+		"linux.resources.cpu.shares: 262145 is not between":           resources(func(r *specs.LinuxResources) { r.CPU.Shares = ptr(uint64(262145)) }),
 		"linux.resources.cpu.idle: 2":                                 resources(func(r *specs.LinuxResources) { r.CPU.Idle = ptr(int64(2)) }),
 		"linux.resources.cpu.realtimeRuntime: not supported":          resources(func(r *specs.LinuxResources) { r.CPU.RealtimeRuntime = ptr(int64(1)) }),
 		"linux.resources.hugepageLimits[0].pageSize: this host has n": resources(func(r *specs.LinuxResources) { r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "3MB"}} }),

@@ -97,6 +97,10 @@ func checkCPU(cpu *specs.LinuxCPU) error {
 	if v := cpu.RealtimePeriod; v != nil && *v != 0 {
 		return refuse(field+".realtimePeriod", "the guest's kernel has no realtime groups")
 	}
+	// The kernel's bounds of cpu.shares (MIN_SHARES and MAX_SHARES); 0 is none.
+	if v := cpu.Shares; v != nil && *v != 0 && (*v < 2 || *v > 1<<18) {
+		return fmt.Errorf("%s.shares: %d is not between 2 and 262144", field, *v)
+	}
 	if v := cpu.Idle; v != nil && *v != 0 && *v != 1 {
 		return fmt.Errorf("%s.idle: %d is neither 0 nor 1", field, *v)
 	}

@@ -75,7 +75,7 @@ func addOverhead(r *cgroups.Resources, over Overhead) {
 			*limit += over.MemoryBytes
 		}
 	}
-	if r.PidsLimit != nil && *r.PidsLimit > 0 {
+	if r.PidsLimit != nil && *r.PidsLimit >= 0 { // 0 is a limit, too: config-linux.md
 		n := *r.PidsLimit + over.Threads
 		r.PidsLimit = &n
 	}
