@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -128,14 +129,13 @@ func execProcess(c *cli.Context, container *libvm.Container) (*specs.Process, er
 
 func applyFlags(c *cli.Context, p *specs.Process) error {
 	p.Terminal = c.Bool("tty")
-	if c.IsSet("cwd") {
-		p.Cwd = c.String("cwd")
-	}
-	if c.IsSet("process-label") {
-		p.SelinuxLabel = c.String("process-label")
-	}
-	if c.IsSet("apparmor") {
-		p.ApparmorProfile = c.String("apparmor")
+	// "" is as if the flag were not there, for scripts with a variable that has none.
+	for flag, field := range map[string]*string{
+		"cwd": &p.Cwd, "process-label": &p.SelinuxLabel, "apparmor": &p.ApparmorProfile,
+	} {
+		if v := c.String(flag); v != "" {
+			*field = v
+		}
 	}
 	if c.IsSet("no-new-privs") {
 		p.NoNewPrivileges = c.Bool("no-new-privs")
@@ -148,7 +148,7 @@ func applyFlags(c *cli.Context, p *specs.Process) error {
 		}
 		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(g))
 	}
-	if !c.IsSet("user") {
+	if c.String("user") == "" {
 		return nil
 	}
 	uid, gid, both := strings.Cut(c.String("user"), ":")
@@ -167,7 +167,7 @@ func applyFlags(c *cli.Context, p *specs.Process) error {
 }
 
 // addCapabilities adds caps as runc does: to the bounding, effective and
-// permitted sets, and to the ambient one where that has any.
+// permitted sets, and to the ambient one those that are inheritable.
 func addCapabilities(p *specs.Process, caps []string) {
 	if len(caps) == 0 {
 		return
@@ -178,8 +178,12 @@ func addCapabilities(p *specs.Process, caps []string) {
 	}
 	add := func(list []string) []string { return append(append([]string{}, list...), caps...) }
 	set.Bounding, set.Effective, set.Permitted = add(set.Bounding), add(set.Effective), add(set.Permitted)
-	if len(set.Ambient) > 0 {
-		set.Ambient = add(set.Ambient)
+	set.Ambient = slices.Clone(set.Ambient)
+	for _, name := range caps {
+		// The kernel refuses others (capabilities(7)).
+		if slices.Contains(set.Inheritable, name) {
+			set.Ambient = append(set.Ambient, name)
+		}
 	}
 	p.Capabilities = &set
 }

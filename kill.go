@@ -24,9 +24,9 @@ func killCommand() *cli.Command {
 				return err
 			}
 			sig := unix.SIGTERM
-			if c.NArg() == 2 {
+			if name := c.Args().Get(1); name != "" {
 				var err error
-				if sig, err = parseSignal(c.Args().Get(1)); err != nil {
+				if sig, err = parseSignal(name); err != nil {
 					return err
 				}
 			}

@@ -32,7 +32,7 @@ func (l *logging) open(c *cli.Context) error {
 		logrus.SetLevel(logrus.DebugLevel)
 	}
 	switch format := c.String("log-format"); format {
-	case "text":
+	case "", "text":
 	case "json":
 		logrus.SetFormatter(&logrus.JSONFormatter{})
 	default:
