@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -61,6 +62,10 @@ func prepare(c *cli.Context) (*libvm.Prepared, error) {
 	if c.String("pidfd-socket") != "" {
 		return nil, errors.New("--pidfd-socket is not supported: use --pid-file")
 	}
+	warnings, err := systemdService(os.Getenv, os.Getpid())
+	if err != nil {
+		return nil, err
+	}
 	root, err := filepath.Abs(c.String("root"))
 	if err != nil {
 		return nil, err
@@ -72,9 +77,23 @@ func prepare(c *cli.Context) (*libvm.Prepared, error) {
 	return libvm.Prepare(c.Context, libvm.CreateOpts{
 		Root: root, ID: id, Bundle: c.String("bundle"), Systemd: c.Bool("systemd-cgroup"),
 		Debug: c.Bool("debug"), PidFile: c.String("pid-file"), Config: cfg,
-		Run:   c.Command.Name == "run" && !c.Bool("detach"),
-		Flags: monitor.GuestFlags{NoPivot: c.Bool("no-pivot"), NoNewKeyring: c.Bool("no-new-keyring")},
+		Run:      c.Command.Name == "run" && !c.Bool("detach"),
+		Warnings: warnings,
+		Flags:    monitor.GuestFlags{NoPivot: c.Bool("no-pivot"), NoNewKeyring: c.Bool("no-new-keyring")},
 	})
+}
+
+// systemdService says what of what systemd hands to a service the container does
+// not get, and runc passes on to it: sockets that are open (sd_listen_fds(3)), and
+// the one that it says it is ready on (sd_notify(3)).
+func systemdService(env func(string) string, pid int) (warnings []string, err error) {
+	if n := env("LISTEN_FDS"); n != "" && n != "0" && env("LISTEN_PID") == strconv.Itoa(pid) {
+		return nil, errors.New("LISTEN_FDS: a socket of the host cannot enter a machine; let the container listen itself and publish its port")
+	}
+	if env("NOTIFY_SOCKET") != "" {
+		warnings = append(warnings, "NOTIFY_SOCKET: what the container tells systemd does not leave its machine; a service of Type=notify would wait in vain.")
+	}
+	return warnings, nil
 }
 
 // createDetached creates a container whose terminal, if it wants one, goes to

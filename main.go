@@ -116,6 +116,7 @@ func newApp(log *logging, tr *tracing) *cli.App {
 			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "let systemd manage cgroups; cgroupsPath is then slice:prefix:name"},
 			&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "accepted for runc's sake: true, false or auto; runm needs root"},
 			&cli.StringFlag{Name: "criu", Hidden: true},
+			cli.HelpFlag, // the library adds it where there is no command of that name
 		},
 		Before: func(c *cli.Context) error {
 			if err := log.open(c); err != nil {
@@ -127,27 +128,56 @@ func newApp(log *logging, tr *tracing) *cli.App {
 			createCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(),
 			runCommand(), execCommand(), listCommand(), psCommand(), pauseCommand(), resumeCommand(),
 			updateCommand(), eventsCommand(), specCommand(), featuresCommand(), checkCommand(),
-			templateCommand(),
+			templateCommand(), helpCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run reports, once
 		OnUsageError:   usageError,
 	}
 	for _, c := range app.Commands {
-		// By default urfave/cli prints usage errors on stdout, which
-		// belongs to containers.
-		c.OnUsageError = usageError
-		for _, sub := range c.Subcommands {
-			sub.OnUsageError = usageError
+		for _, c := range append([]*cli.Command{c}, c.Subcommands...) {
+			// By default urfave/cli prints usage errors on stdout, which
+			// belongs to containers.
+			c.OnUsageError = usageError
+			// And makes "help" and "h" commands of each command's: here
+			// they are containers' ids.
+			c.HideHelpCommand = true
 		}
 	}
 	app.Action = func(c *cli.Context) error {
 		if c.NArg() > 0 {
-			return fmt.Errorf("no such command: %q; `runm --help` lists them", c.Args().First())
+			return noSuchCommand(c.Args().First())
 		}
 		return cli.ShowAppHelp(c)
 	}
 	cli.VersionPrinter = printVersion
 	return app
+}
+
+// helpCommand is for `runm help` and `runm help create`.
+func helpCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "help",
+		Usage:     "show what runm or one of its commands does",
+		ArgsUsage: "[command]",
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 0, 1, "a command"); err != nil {
+				return err
+			}
+			name := c.Args().First()
+			switch {
+			case name == "":
+				return cli.ShowAppHelp(c)
+			case c.App.Command(name) == nil:
+				return noSuchCommand(name)
+			default:
+				return cli.ShowCommandHelp(c.Lineage()[1], name) // the app's context
+			}
+		},
+	}
+}
+
+func noSuchCommand(name string) error {
+	return fmt.Errorf("no such command: %q; `runm --help` lists them", name)
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error { return err }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -46,6 +47,8 @@ type CreateOpts struct {
 	PidFile string
 	Config  config.Config
 	Flags   monitor.GuestFlags
+	// Warnings of the caller's, a sentence each, for the container's log.
+	Warnings []string
 	// Run: the caller waits for the container's end, so a trace is of all of it.
 	Run bool
 }
@@ -111,7 +114,7 @@ func Prepare(ctx context.Context, o CreateOpts) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Warnings = append(p.Warnings, properties...)
+	p.Warnings = slices.Concat(o.Warnings, p.Warnings, properties)
 	for _, w := range p.Warnings {
 		logrus.Warn(w)
 	}
