@@ -25,59 +25,85 @@ func (m *monitor) startGuest(ctx context.Context, c *container, cfg *vmm.Config)
 		c.log.Debug("machine executes")
 		return m.joinMachine(ctx, c, v)
 	}
-	g, err := m.cloneGuest(ctx, c, cfg, started)
+	g, failed, err := m.cloneGuest(ctx, c, cfg, started)
 	if g != nil || err != nil {
 		closeNICs(cfg)
 		return g, err
 	}
+	g, err = m.bootGuest(ctx, c, cfg, started)
+	if failed != nil {
+		failed.judge(c, err)
+	}
+	return g, err
+}
+
+func (m *monitor) bootGuest(ctx context.Context, c *container, cfg *vmm.Config, started func(vmm.Machine) error) (*guest, error) {
 	span := trace.Begin(ctx, "machine launched, to boot")
 	machine, err := m.driver.Start(ctx, cfg)
 	span.End()
 	if err != nil {
 		return nil, fmt.Errorf("start the machine: %w", err)
 	}
-	if g, err = newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started); err != nil {
+	g, err := newGuest(ctx, machine, cfg.Shares[0], c.setup.Debug, started)
+	if err != nil {
 		return nil, err
 	}
 	g.booted = true
 	return g, nil
 }
 
+// failedClone is a machine that could not be cloned.
+type failedClone struct {
+	key   string // the template's
+	cause error
+}
+
+// judge finds the template guilty if the same machine was booted. Where that
+// failed too, in a cgroup that leaves it too little memory or time, another's
+// clone may well succeed.
+func (f *failedClone) judge(c *container, boot error) {
+	if boot != nil {
+		c.log.Warnf("nor was the machine cloned from template %s: %v", f.key, f.cause)
+		return
+	}
+	c.log.Warnf("template %s is removed, and the machine booted: %v", f.key, f.cause)
+	if err := c.setup.Templates.Discard(f.key, f.cause); err != nil && !errors.Is(err, template.ErrNotExist) {
+		c.log.Warn(err)
+	}
+}
+
 // cloneGuest starts the machine from its template. It returns nil where there is
-// none, or none that is good. The error is for what no boot would make better.
-func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config, started func(vmm.Machine) error) (*guest, error) {
+// none, or none that is good, and what went wrong with a good one. The error is
+// for what no boot would make better.
+func (m *monitor) cloneGuest(ctx context.Context, c *container, cfg *vmm.Config, started func(vmm.Machine) error) (*guest, *failedClone, error) {
 	cloner, ok := m.driver.(vmm.Cloner)
 	if !ok || c.setup.Templates == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	key, t, err := findTemplate(ctx, c.setup.Templates, cloner, cfg)
-	switch {
-	case errors.Is(err, template.ErrNotExist):
-		return nil, context.Cause(ctx)
-	case errors.Is(err, template.ErrBroken):
+	if err == nil {
+		g, err := m.clone(ctx, c, cloner, cfg, t, started)
+		var host hostError
+		switch {
+		case err == nil:
+			c.log.Debugf("machine is cloned from template %s", key)
+			return g, nil, nil
+		case ctx.Err() != nil:
+			return nil, nil, context.Cause(ctx)
+		case errors.As(err, &host):
+			return nil, nil, err
+		default:
+			return nil, &failedClone{key, err}, nil
+		}
+	}
+	if errors.Is(err, template.ErrBroken) {
 		c.log.Warnf("template %s is removed, and the machine booted: %v", key, err)
 		err = c.setup.Templates.Remove(key)
-	case err == nil:
-		var g *guest
-		if g, err = m.clone(ctx, c, cloner, cfg, t, started); err == nil {
-			c.log.Debugf("machine is cloned from template %s", key)
-			return g, nil
-		}
-		// Not the template's fault.
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		var host hostError
-		if errors.As(err, &host) {
-			return nil, err
-		}
-		c.log.Warnf("template %s is removed, and the machine booted: %v", key, err)
-		err = c.setup.Templates.Discard(key, err)
 	}
 	if err != nil && !errors.Is(err, template.ErrNotExist) {
 		c.log.Warn(err)
 	}
-	return nil, context.Cause(ctx)
+	return nil, nil, context.Cause(ctx)
 }
 
 // findTemplate opens the template for cfg's machine. Its key is told, too, where

@@ -21,10 +21,11 @@ import (
 	"github.com/runm/runm/libvm/vmm/fake"
 )
 
-// cloner is a driver whose clones are carried by a process, and whose guest ends.
+// cloner is a driver whose clones are carried by a process, and end.
 type cloner struct {
 	fake.Driver
-	pid int
+	clones fake.Driver
+	pid    int
 }
 
 const shape = "0123456789abcdef, and what else there is"
@@ -37,7 +38,8 @@ func (*cloner) StartSavable(context.Context, *vmm.Config, *os.File) (vmm.Savable
 
 func (c *cloner) Clone(ctx context.Context, cfg *vmm.Config, t vmm.Template, _ vmm.CopyMemory) (vmm.Machine, error) {
 	t.Close()
-	m, err := c.Start(ctx, cfg)
+	c.clones.Guest = func(io.ReadWriteCloser) {}
+	m, err := c.clones.Start(ctx, cfg)
 	return carried{m, c.pid}, err
 }
 
@@ -108,18 +110,23 @@ func gone(t *testing.T) int {
 }
 
 // A template is removed for what is wrong with it, and not for what is wrong
-// with the container's cgroup, which a boot would find in the same way.
+// with the container's cgroup, which a boot finds in the same way.
 func TestWhoseFaultItIs(t *testing.T) {
+	answers := serveAgent(t, greeter{})
+	ends := func(io.ReadWriteCloser) {}
 	for name, c := range map[string]struct {
 		pid  func(*testing.T) int
-		want error
+		boot func(io.ReadWriteCloser)
+		kept bool
+		want string // of the error
 	}{
-		"the cgroup's":                    {sleeper, errFull},
-		"the template's: QEMU ends early": {gone, nil},
+		"the cgroup's, which takes no machine":        {sleeper, answers, true, errFull.Error()},
+		"the cgroup's, in which every machine ends":   {gone, ends, true, "the machine has ended"},
+		"the template's: a machine that boots is one": {gone, answers, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &cloner{pid: c.pid(t)}
-			d.Guest = func(io.ReadWriteCloser) {}
+			d.Guest = c.boot
 			m := &monitor{driver: d, joined: make(chan struct{})}
 			close(m.joined)
 			log := &strings.Builder{}
@@ -127,17 +134,23 @@ func TestWhoseFaultItIs(t *testing.T) {
 				setup: &Setup{Templates: templates(t), BootSeconds: 60}, cgroup: full{},
 				log: &logrus.Logger{Out: log, Formatter: &logrus.TextFormatter{}, Level: logrus.InfoLevel},
 			}
-			cfg := &vmm.Config{Shares: []vmm.Share{{Type: vmm.Share9p}}}
-			started := func(v vmm.Machine) error { return m.joinMachine(t.Context(), one, v) }
-			g, err := m.cloneGuest(t.Context(), one, cfg, started)
-			if g != nil || !errors.Is(err, c.want) {
-				t.Errorf("%v, %v; want %v", g, err, c.want)
+			g, err := m.startGuest(t.Context(), one, &vmm.Config{Shares: []vmm.Share{{Type: vmm.Share9p}}})
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if g != nil {
+				if !g.booted {
+					t.Error("the machine was cloned")
+				}
+				g.end()
 			}
 			found, err := one.setup.Templates.Find(shape)
 			found.Close()
-			kept := err == nil
-			if f, err := one.setup.Templates.LastFailure(); kept != (c.want != nil) || (f == nil) != kept || err != nil {
-				t.Errorf("the template is kept: %v; failure %+v, %v; log %s", kept, f, err, log)
+			if kept := err == nil; kept != c.kept {
+				t.Errorf("the template is kept: %v, want %v; log %s", kept, c.kept, log)
+			}
+			if f, err := one.setup.Templates.LastFailure(); (f == nil) != c.kept || err != nil {
+				t.Errorf("failure %+v, %v; log %s", f, err, log)
 			}
 		})
 	}
