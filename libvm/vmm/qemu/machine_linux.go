@@ -184,12 +184,12 @@ func (m *machine) verdict(first *process) error {
 	}
 	switch {
 	case m.fault != nil:
-		return errors.Join(m.fault, m.qemu.end())
+		return fmt.Errorf("%w; %w", m.fault, m.qemu.end()) // one line
 	case m.qemu.err == nil:
 		return nil
 	case first == m.qemu || first.err == nil: // virtiofsd ends well when QEMU goes
 		return m.qemu.end()
 	default:
-		return errors.Join(first.end(), m.qemu.end())
+		return fmt.Errorf("%w; %w", first.end(), m.qemu.end())
 	}
 }

@@ -29,6 +29,25 @@ func TestSaved(t *testing.T) {
 	}
 }
 
+// TestVerdictIsOneLine: it is shown in a table, and in a log.
+func TestVerdictIsOneLine(t *testing.T) {
+	ended := func(name, words string) *process {
+		p := &process{name: name, stderr: newTail(stderrTail), done: make(chan struct{}), err: errors.New("exit status 1")}
+		close(p.done)
+		_, _ = p.stderr.Write([]byte(words))
+		return p
+	}
+	qemu, daemon := ended("QEMU", "no CPU\n"), ended("virtiofsd", "no files\n")
+	for want, m := range map[string]*machine{
+		"no such state; QEMU: exit status 1: no CPU":                      {qemu: qemu, fault: errors.New("no such state")},
+		"virtiofsd: exit status 1: no files; QEMU: exit status 1: no CPU": {qemu: qemu},
+	} {
+		if err := m.verdict(daemon); err == nil || err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 // TestShape: whatever makes another machine has another shape, one thing at a
 // time, and nothing else has.
 func TestShape(t *testing.T) {
