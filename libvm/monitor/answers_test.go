@@ -167,7 +167,7 @@ func TestStartContext(t *testing.T) {
 		"timeouts":  {&specs.Hooks{StartContainer: []specs.Hook{{Timeout: &one}, {Timeout: &two}}}, rpcTimeout + 101*time.Second},
 		"unbounded": {&specs.Hooks{StartContainer: []specs.Hook{{Timeout: &one}, {}}}, 0},
 	} {
-		ctx, cancel := startContext(c.hooks)
+		ctx, cancel := startContext(t.Context(), c.hooks)
 		until, bounded := ctx.Deadline()
 		if bounded != (c.want > 0) || bounded && (time.Until(until)-c.want).Abs() > time.Second {
 			t.Errorf("%s: %v, %v; want %v", name, time.Until(until), bounded, c.want)

@@ -156,8 +156,7 @@ func (e hostError) Unwrap() error { return e.error }
 // which is there when its holder is in it, and gives them its oomScoreAdj.
 func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) error {
 	defer trace.Begin(ctx, "machine joins the cgroup").End()
-	p, ok := v.(vmm.Processes)
-	if !ok {
+	if _, ok := v.(vmm.Processes); !ok {
 		return nil
 	}
 	select {
@@ -165,22 +164,37 @@ func (m *monitor) joinMachine(ctx context.Context, c *container, v vmm.Machine) 
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	err := eachProcess(v, func(id proc.ID) error {
+		if err := enter(c.cgroup, id); err != nil {
+			return err
+		}
+		return c.score(id, m.oomScoreAdj(c))
+	})
+	if err != nil {
+		return hostError{err}
+	}
+	return nil
+}
+
+// eachProcess calls f with each host process that carries a machine. One that has
+// ended is left out: it will be heard of from the machine, with why.
+func eachProcess(v vmm.Machine, f func(proc.ID) error) error {
+	p, ok := v.(vmm.Processes)
+	if !ok {
+		return nil
+	}
+	var errs []error
 	for _, pid := range p.Pids() {
 		id, err := proc.Child(pid)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // it has ended: as for enter
+			continue
 		}
 		if err == nil {
-			err = enter(c.cgroup, id)
+			err = f(id)
 		}
-		if err == nil {
-			err = c.score(id, m.oomScoreAdj(c))
-		}
-		if err != nil {
-			return hostError{err}
-		}
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // deadline bounds the making of the container.

@@ -5,7 +5,6 @@ package monitor
 import (
 	"context"
 	"errors"
-	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -52,7 +51,6 @@ func (m *monitor) heir() *container {
 // moveMachine puts the machine into the cgroup of c, so that the payer's can be
 // removed.
 func (m *monitor) moveMachine(c *container) error {
-	old := m.payer
 	m.payer = c
 	c.state.OverheadBytes = m.overhead(c, c.state.Spec)
 	cg, err := m.cgroupOf(c.state)
@@ -66,30 +64,10 @@ func (m *monitor) moveMachine(c *container) error {
 	if err := c.dir.Save(c.state); err != nil {
 		return err
 	}
-	pids, err := old.cgroup.Pids()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if pid == old.state.Holder.Pid {
-			continue
-		}
-		id, err := proc.Find(pid)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = enter(cg, id)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachProcess(m.guest.machine, func(id proc.ID) error { return enter(cg, id) })
 }
 
-// enter puts one of the machine's processes into a cgroup. One that has ended
-// will be heard of from the machine, with why.
+// enter puts one of the machine's processes into a cgroup, unless it has ended.
 func enter(cg hostCgroup, id proc.ID) error {
 	err := cg.Join(id.Pid)
 	if errors.Is(err, unix.ESRCH) || err != nil && !id.Alive() { // systemd has errors of its own

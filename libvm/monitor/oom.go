@@ -8,7 +8,6 @@ import (
 	"os"
 
 	"github.com/runm/runm/libvm/proc"
-	"github.com/runm/runm/libvm/vmm"
 )
 
 // oomScoreAdj is the one of c's machine, if it has it alone: process.oomScoreAdj,
@@ -43,22 +42,7 @@ func (m *monitor) scoreMachine(c *container) error {
 	for _, c := range m.containers {
 		score = max(score, m.oomScoreAdj(c))
 	}
-	p, ok := m.guest.machine.(vmm.Processes)
-	if !ok {
-		return nil
-	}
-	var errs []error
-	for _, pid := range p.Pids() {
-		id, err := proc.Child(pid)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // as for enter
-		}
-		if err == nil {
-			err = c.score(id, score)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return eachProcess(m.guest.machine, func(id proc.ID) error { return c.score(id, score) })
 }
 
 // score sets a process's oom_score_adj. What takes a privilege that runm has not
@@ -67,7 +51,7 @@ func (c *container) score(id proc.ID, adj int) error {
 	err := id.SetOOMScoreAdj(adj)
 	switch {
 	case errors.Is(err, os.ErrProcessDone):
-		return nil // as for enter
+		return nil // as for eachProcess
 	case errors.Is(err, os.ErrPermission):
 		c.log.Warnf("process.oomScoreAdj: %d for %v: it takes CAP_SYS_RESOURCE on the host. The host keeps the score that it has.", adj, err)
 		return nil

@@ -177,51 +177,66 @@ func (m *monitor) start(c *container, r request) {
 		hooks = c.state.Spec.Hooks
 	}
 	m.beside(func(ctx context.Context) {
-		// Docker adds interfaces between create and start.
-		network := trace.Begin(r.context(ctx), "network")
-		err := m.wiring.await(ctx)
-		network.End()
+		err := m.beforeStart(r.context(ctx))
 		if err == nil {
-			clock := trace.Begin(r.context(ctx), "clock") // create left it to be set
-			err = m.guest.followClock(ctx)
-			clock.End()
-		}
-		maybe := false // the guest was told to start it, and has not said what came of it
-		if err == nil {
-			ctx, cancel := startContext(hooks)
-			defer cancel()
-			_, err = m.guest.agent.Start(r.context(ctx), &api.StartRequest{Id: c.id})
-			if maybe = ctx.Err() != nil; maybe && err != nil {
-				err = fmt.Errorf("start: the guest has not answered in time, the process may run: delete the container with --force (%w)", err)
-			}
+			err = m.guest.start(r.context(context.Background()), c.id, hooks)
 		}
 		m.results <- func() {
-			if err != nil {
-				if !maybe {
-					c.status = specs.StateCreated
-				}
-				r.reply(failure(rpcError(err)))
+			switch {
+			case err == nil:
+				c.log.Debug("container is started")
+				r.reply(Reply{})
 				return
+			case !errors.Is(err, errMayRun):
+				c.status = specs.StateCreated
 			}
-			c.log.Debug("container is started")
-			r.reply(Reply{})
+			r.reply(failure(rpcError(err)))
 		}
 	})
 }
 
-// startContext bounds Start, during which the guest runs the startContainer hooks:
-// by their timeouts, and by nothing where one has none.
-func startContext(hooks *specs.Hooks) (context.Context, context.CancelFunc) {
+// beforeStart is what create left to be done, or what has changed since.
+func (m *monitor) beforeStart(ctx context.Context) error {
+	// Docker adds interfaces between create and start.
+	network := trace.Begin(ctx, "network")
+	err := m.wiring.await(ctx)
+	network.End()
+	if err != nil {
+		return err
+	}
+	defer trace.Begin(ctx, "clock").End()
+	return m.guest.followClock(ctx)
+}
+
+// errMayRun: the guest was told to start a container, and has not said what came
+// of it.
+var errMayRun = errors.New("start: the guest has not answered in time, the process may run: delete the container with --force")
+
+// start has the guest run the startContainer hooks, and then the program. ctx
+// carries a trace and no deadline.
+func (g *guest) start(ctx context.Context, id string, hooks *specs.Hooks) error {
+	ctx, cancel := startContext(ctx, hooks)
+	defer cancel()
+	_, err := g.agent.Start(ctx, &api.StartRequest{Id: id})
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w (%w)", errMayRun, err)
+	}
+	return err
+}
+
+// startContext bounds Start: by the timeouts of the startContainer hooks, and by
+// nothing where one has none.
+func startContext(ctx context.Context, hooks *specs.Hooks) (context.Context, context.CancelFunc) {
 	limit := rpcTimeout
 	if hooks != nil {
 		for _, h := range hooks.StartContainer {
 			if h.Timeout == nil {
-				return context.WithCancel(context.Background())
+				return context.WithCancel(ctx)
 			}
 			limit += time.Duration(*h.Timeout) * time.Second
 		}
 	}
-	return context.WithTimeout(context.Background(), limit)
+	return context.WithTimeout(ctx, limit)
 }
 
 // joinRequest takes another container in. The request carries the ends of its

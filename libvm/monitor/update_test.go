@@ -5,6 +5,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,8 +40,10 @@ type group struct {
 	memory int64
 	limits map[string]int64 // of all, by container
 	id     string
+	joined []int
 }
 
+func (g *group) Join(pid int) error   { g.joined = append(g.joined, pid); return nil }
 func (g *group) Limit() error         { g.limits[g.id] = g.memory; return nil }
 func (g *group) Pids() ([]int, error) { return nil, nil }
 
@@ -225,6 +228,24 @@ func TestStepAfterTheMachinesEnd(t *testing.T) {
 		t.Error("it is a container of a machine that has ended")
 	}
 	p.endMachine() // as the last one's end does
+}
+
+// What moves with the machine is what carries it, and nothing else.
+func TestTheMachineMoves(t *testing.T) {
+	p := newPod(t)
+	p.add("first", 0)
+	second := p.add("second", 0)
+	vmm, daemon := sleeper(t), sleeper(t)
+	p.guest.machine = carriers{pids: []int{vmm, gone(t), daemon}}
+	if err := p.moveMachine(second); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := second.cgroup.(*group).joined, []int{vmm, daemon}; !slices.Equal(got, want) {
+		t.Errorf("the new cgroup is joined by %v, want %v", got, want)
+	}
+	if p.payer != second {
+		t.Error("it does not pay")
+	}
 }
 
 type deadMachine struct{ vmm.Machine }
