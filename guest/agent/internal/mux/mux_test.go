@@ -352,3 +352,49 @@ func TestBrokenHost(t *testing.T) {
 		})
 	}
 }
+
+// A stream that the host has closed and then given up, because this side has not
+// closed it, can be read to its end, and not written to.
+func TestGivenUpByTheHost(t *testing.T) {
+	host, guest := net.Pipe()
+	defer host.Close()
+	go func() { _, _ = io.Copy(io.Discard, host) }()
+	s := New(unsplicedPort{guest}, api.StreamWindow, 32<<10)
+	want := random(1000)
+	frames := bytes.Join([][]byte{
+		{0, typeWindow, 0, flagSYN, 0, 0, 0, 2, 0, 0, 0, 0},
+		{0, typeData, 0, 0, 0, 0, 0, 2, 0, 0, 3, 232}, want,
+		{0, typeWindow, 0, flagFIN, 0, 0, 0, 2, 0, 0, 0, 0},
+		{0, typeWindow, 0, flagRST, 0, 0, 0, 2, 0, 0, 0, 0},
+		{0, typeWindow, 0, flagSYN, 0, 0, 0, 4, 0, 0, 0, 0}, // it has read all of it
+	}, nil)
+	if _, err := host.Write(frames); err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.Accept()
+	if err == nil {
+		_, err = s.Accept()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(st); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes and %v, want %d and the end", len(got), err, len(want))
+	}
+	if _, err := st.Write([]byte("x")); !errors.Is(err, ErrClosed) {
+		t.Errorf("writing: %v", err)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.streams) != 1 {
+		t.Errorf("%d streams, want the other one", len(s.streams))
+	}
+}
+
+// unsplicedPort is a connection in the port's place.
+type unsplicedPort struct{ net.Conn }
+
+func (unsplicedPort) Splice(int, int) error { return errors.ErrUnsupported }
