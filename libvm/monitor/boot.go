@@ -113,9 +113,9 @@ func (m *monitor) join(c *container, files, trees []*os.File) (*made, error) {
 // make creates the container in the guest and starts to carry its input and
 // output. It takes files over.
 func (g *guest) make(ctx context.Context, c *container, files []*os.File) (*stdio, error) {
-	io, err := newStdio(g.session, files, c.setup.Plan.Guest.Process.Terminal, c.log)
+	io, err := newStdio(ctx, g, files, c.setup.Plan.Guest.Process.Terminal, c.log)
 	if err != nil {
-		return nil, err
+		return nil, g.failure(ctx, err)
 	}
 	io.run()
 	defer trace.Begin(ctx, "container made in the guest").End()

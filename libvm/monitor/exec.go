@@ -72,9 +72,11 @@ func (m *monitor) runExec(container, id string, r *request, log *logrus.Logger) 
 	}
 	files := r.files
 	r.files = nil // stdio's from here on
-	io, err := newStdio(g.session, files, p.Terminal, log)
+	opening, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	io, err := newStdio(opening, g, files, p.Terminal, log)
+	cancel()
 	if err != nil {
-		return fmt.Errorf("streams: %w", err)
+		return fmt.Errorf("exec: %w", err)
 	}
 	defer io.close()
 	io.run()

@@ -40,6 +40,8 @@ type guest struct {
 	booted bool
 	// gone gets the machine's end, once.
 	gone chan error
+	// opening is held by whoever opens a stream.
+	opening chan struct{}
 	// broken is what the guest did for which its machine was ended.
 	broken atomic.Pointer[error]
 	// hello is what the agent said first.
@@ -52,7 +54,7 @@ type guest struct {
 // given one. started is told of the machine first. On error nothing of the
 // machine is left.
 func newGuest(ctx context.Context, machine vmm.Machine, share vmm.Share, debug bool, started func(vmm.Machine) error) (_ *guest, err error) {
-	g := &guest{machine: machine, gone: make(chan error, 1)}
+	g := &guest{machine: machine, gone: make(chan error, 1), opening: make(chan struct{}, 1)}
 	ended := make(chan error, 1)
 	var u undo.Stack
 	u.Push(func() error {
@@ -103,7 +105,7 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 		return fmt.Errorf("agent stream: %w", err)
 	}
 	go g.watch()
-	rpc, err := g.session.OpenStream()
+	rpc, err := g.open(ctx)
 	if err != nil {
 		return fmt.Errorf("agent stream: %w", err)
 	}
@@ -131,6 +133,40 @@ func (g *guest) greet(ctx context.Context, stream io.ReadWriteCloser, share vmm.
 			"agent speaks version %d of the protocol, runm version %d: rebuild the initramfs", g.hello.Version, api.Version)}
 	}
 	return nil
+}
+
+// open opens a stream, within ctx. The library waits for as long as a guest does
+// not read, or does not accept; who does so waits alone, and all others for their
+// turn: a guest costs no more however often it is tried.
+func (g *guest) open(ctx context.Context) (*yamux.Stream, error) {
+	select {
+	case g.opening <- struct{}{}:
+	case <-ctx.Done():
+		return nil, errNoStream(ctx)
+	}
+	opened := make(chan error, 1)
+	var st *yamux.Stream
+	go func() {
+		var err error
+		st, err = g.session.OpenStream()
+		<-g.opening
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		return st, err
+	case <-ctx.Done():
+		go func() {
+			if err := <-opened; err == nil {
+				st.Close()
+			}
+		}()
+		return nil, errNoStream(ctx)
+	}
+}
+
+func errNoStream(ctx context.Context) error {
+	return fmt.Errorf("the guest does not take a stream: %w", context.Cause(ctx))
 }
 
 // watch ends the machine of a guest that breaks the protocol. A session may also

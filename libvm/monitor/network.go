@@ -208,7 +208,7 @@ func (w *wiring) resolve(ctx context.Context) error {
 	if err != nil || !found {
 		return err
 	}
-	stream, err := w.m.guest.session.OpenStream()
+	stream, err := w.m.guest.open(ctx)
 	if err != nil {
 		return fmt.Errorf("resolver: %w", err)
 	}
@@ -228,7 +228,7 @@ func (w *wiring) resolve(ctx context.Context) error {
 // dial implements network.Dial. Where the machine is paused it waits, as a
 // connection to a paused process does.
 func (w *wiring) dial(ctx context.Context, to netip.AddrPort) (io.ReadWriteCloser, error) {
-	stream, err := w.m.guest.session.OpenStream()
+	stream, err := w.m.guest.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

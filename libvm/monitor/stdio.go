@@ -3,6 +3,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"os"
 	"sync"
@@ -46,10 +47,10 @@ type output struct {
 	ended bool
 }
 
-// newStdio opens the streams for files: stdin, stdout and stderr, or the slave
-// of a terminal alone. It takes files over, also when it fails. What cannot be
-// written is in log.
-func newStdio(session *yamux.Session, files []*os.File, tty bool, log *logrus.Logger) (_ *stdio, err error) {
+// newStdio opens the streams for files, within ctx: stdin, stdout and stderr, or
+// the slave of a terminal alone. It takes files over, also when it fails. What
+// cannot be written is in log.
+func newStdio(ctx context.Context, g *guest, files []*os.File, tty bool, log *logrus.Logger) (_ *stdio, err error) {
 	s := &stdio{files: files, tty: tty, api: &api.Stdio{Terminal: tty}}
 	defer func() {
 		if err != nil {
@@ -61,7 +62,7 @@ func newStdio(session *yamux.Session, files []*os.File, tty bool, log *logrus.Lo
 		return nil, err
 	}
 	s.stop = os.NewFile(uintptr(fd), "stop")
-	if s.in, err = session.OpenStream(); err != nil {
+	if s.in, err = g.open(ctx); err != nil {
 		return nil, err
 	}
 	s.api.Stdin = s.in.StreamID()
@@ -74,7 +75,7 @@ func newStdio(session *yamux.Session, files []*os.File, tty bool, log *logrus.Lo
 	}
 	ids := []*uint32{&s.api.Stdout, &s.api.Stderr}
 	for i, f := range targets {
-		stream, err := session.OpenStream()
+		stream, err := g.open(ctx)
 		if err != nil {
 			return nil, err
 		}

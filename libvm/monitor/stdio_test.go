@@ -17,8 +17,8 @@ import (
 	"github.com/runm/runm/libvm/console"
 )
 
-// streams is a session whose guest accepts all streams and leaves them alone.
-func streams(t *testing.T) *yamux.Session {
+// streams is a guest that accepts all streams and leaves them alone.
+func streams(t *testing.T) *guest {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	host, err := api.Host(ours)
@@ -27,17 +27,17 @@ func streams(t *testing.T) *yamux.Session {
 	}
 	config := yamux.DefaultConfig()
 	config.EnableKeepAlive, config.LogOutput = false, io.Discard
-	guest, err := yamux.Client(theirs, config)
+	inside, err := yamux.Client(theirs, config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		for err := error(nil); err == nil; {
-			_, err = guest.Accept()
+			_, err = inside.Accept()
 		}
 	}()
-	t.Cleanup(func() { host.Close(); guest.Close() })
-	return host
+	t.Cleanup(func() { host.Close(); inside.Close() })
+	return &guest{session: host, opening: make(chan struct{}, 1)}
 }
 
 // While somebody reads stdin its descriptor stays that, whoever closes it: the
@@ -59,7 +59,7 @@ func TestCloseWhileStdinIsRead(t *testing.T) {
 	if err := unix.IoctlSetTermios(slave, unix.TCSETS, term); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStdio(streams(t), []*os.File{pty.Slave}, true, nil)
+	s, err := newStdio(t.Context(), streams(t), []*os.File{pty.Slave}, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
