@@ -391,17 +391,16 @@ func (m *monitor) unmake(c *container) error {
 		c.stdio.close()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	m.kill(ctx, c)
+	m.kill(c)
+	go c.stdio.giveUp(grace / 2)
+	m.mustEnd(c, grace)
 	c.stdio.close()
 	return m.unstage(c)
 }
 
-// kill ends a container in a guest that goes on. A guest that does not do what
-// it is told is ended, with all that it runs.
-func (m *monitor) kill(ctx context.Context, c *container) {
-	go func() { // others may have the machine for longer than ctx lasts
+// kill has the guest kill all of a container's processes.
+func (m *monitor) kill(c *container) {
+	m.beside(func(ctx context.Context) {
 		err := m.awake(ctx, func() error {
 			_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(unix.SIGKILL), All: true})
 			return rpcError(err)
@@ -409,12 +408,25 @@ func (m *monitor) kill(ctx context.Context, c *container) {
 		if err != nil {
 			c.log.Debug("kill in the guest: ", err)
 		}
-	}()
-	go c.stdio.giveUp()
+	})
+}
+
+const (
+	// killLimit is how long a container may take to end after a SIGKILL: its
+	// memory may be large, the host slow, and what it had written on the way to
+	// the host. Half of it is the output's, whose reader may be slow.
+	killLimit = time.Minute
+	// destroyLimit is the same for one that is to be gone, whatever it loses.
+	destroyLimit = rpcTimeout
+)
+
+// mustEnd follows a SIGKILL: a guest in which the container is not over after
+// limit is ended, with all that it runs.
+func (m *monitor) mustEnd(c *container, limit time.Duration) {
 	select {
 	case <-c.over:
-	case <-ctx.Done():
-		c.log.Warn("the guest does not end the container, so the machine is ended: ", context.Cause(ctx))
+	case <-time.After(limit):
+		c.log.Warnf("the guest has not ended the container for %v after SIGKILL, so the machine is ended", limit)
 		m.guest.machine.Kill()
 	}
 }
@@ -530,7 +542,9 @@ func (m *monitor) destroy(c *container, r *request) {
 	default:
 		c.ending.Store(true)
 		// Its end comes as any other's.
-		m.beside(func(ctx context.Context) { m.kill(ctx, c) })
+		m.kill(c)
+		go c.stdio.giveUp(destroyLimit / 2)
+		go m.mustEnd(c, destroyLimit)
 	}
 }
 

@@ -9,8 +9,15 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/guest/api"
 )
@@ -82,4 +89,133 @@ func devNull(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// stubborn is an agent that answers, and does not let a container end.
+type stubborn struct{ api.AgentService }
+
+func (stubborn) Signal(context.Context, *api.SignalRequest) (*api.Empty, error) {
+	return &api.Empty{}, nil
+}
+
+// silent is an agent that answers nothing.
+type silent struct{ stubborn }
+
+func (silent) Signal(ctx context.Context, _ *api.SignalRequest) (*api.Empty, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (silent) SetClock(ctx context.Context, _ *api.SetClockRequest) (*api.SetClockResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// endable is a machine that notes when it is ended.
+type endable struct{ *switched }
+
+func (e endable) Kill() { e.note("ended") }
+
+func (endable) Console() []byte { return nil }
+
+func quiet() *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
+}
+
+// A container is over some time after a SIGKILL, whatever its guest does: kill,
+// and delete --force in a pod, end its machine.
+func TestKillOfAStubbornGuest(t *testing.T) {
+	kill := func(m *monitor, c *container) {
+		m.signal(c, Request{Op: OpSignal, ID: c.id, Signal: int(unix.SIGKILL)}, func(Reply) {})
+	}
+	for name, c := range map[string]struct {
+		agent api.AgentService
+		do    func(*monitor, *container)
+		limit time.Duration
+	}{
+		"kill, stubborn":   {stubborn{}, kill, killLimit},
+		"kill, silent":     {silent{}, kill, killLimit},
+		"kill of a paused": {silent{}, kill, killLimit},
+		"delete in a pod":  {stubborn{}, func(m *monitor, c *container) { m.destroy(c, nil) }, destroyLimit},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := endable{&switched{}}
+			one := &container{id: "c1", setup: &Setup{}, status: specs.StateRunning, stdio: &stdio{}, over: make(chan struct{}), log: quiet()}
+			if name == "kill of a paused" {
+				one.status = statePaused
+			}
+			m := &monitor{
+				guest: &guest{machine: s, agent: c.agent}, results: make(chan func(), 16),
+				containers: map[string]*container{"c1": one, "other": {id: "other"}},
+			}
+			m.vcpus.stopped = one.status == statePaused
+			c.do(m, one)
+			time.Sleep(c.limit - time.Second)
+			if slices.Contains(s.noted(), "ended") {
+				t.Errorf("%s: the machine is ended before %v", name, c.limit)
+			}
+			time.Sleep(2 * time.Second)
+			if !slices.Contains(s.noted(), "ended") {
+				t.Errorf("%s: the machine goes on after %v", name, c.limit)
+			}
+			time.Sleep(time.Hour) // for what else was begun
+		})
+	}
+}
+
+// One that ends takes no machine along.
+func TestKillOfOneThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := endable{&switched{}}
+		one := &container{id: "c1", status: specs.StateRunning, stdio: &stdio{}, over: make(chan struct{}), log: quiet()}
+		m := &monitor{guest: &guest{machine: s, agent: stubborn{}}}
+		m.signal(one, Request{Signal: int(unix.SIGKILL)}, func(a Reply) {
+			if a.Error != "" {
+				t.Error(a.Error)
+			}
+		})
+		time.Sleep(killLimit - time.Second)
+		close(one.over)
+		time.Sleep(time.Hour)
+		if got := s.noted(); len(got) > 0 {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// Output that never stands still, and never ends, is given up too.
+func TestGiveUpOfADrip(t *testing.T) {
+	g := streams(t)
+	closed, err := g.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.session.Close()
+	synctest.Test(t, func(t *testing.T) {
+		o := &output{from: closed}
+		o.moved = sync.NewCond(&o.mu)
+		given := make(chan struct{})
+		s := &stdio{outs: []*output{o}}
+		go func() {
+			for {
+				select {
+				case <-given:
+					return
+				case <-time.After(time.Second):
+					o.copied.Add(1)
+				}
+			}
+		}()
+		began := time.Now()
+		s.giveUp(killLimit)
+		close(given)
+		if lasted := time.Since(began); lasted < killLimit || lasted > killLimit+2*stall {
+			t.Errorf("it is given up after %v, want %v", lasted, killLimit)
+		}
+		if !o.ended {
+			t.Error("it has not ended")
+		}
+	})
 }

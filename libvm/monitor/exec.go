@@ -146,7 +146,7 @@ func (g *guest) execEvents(container, id string, r *request, io *stdio, over *at
 		if _, err := r.conn.Recv(&e); err != nil {
 			if !over.Load() {
 				go g.killExec(container, id)
-				io.giveUp()
+				io.giveUp(killLimit / 2)
 			}
 			return
 		}

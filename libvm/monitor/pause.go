@@ -178,7 +178,7 @@ func (m *monitor) thaw(c *container, reply func(Reply)) {
 			pending := c.pending
 			c.pending = nil
 			for _, r := range pending {
-				m.signal(c, r, func(Reply) {})
+				m.deliver(c, r, func(Reply) {})
 			}
 			reply(Reply{})
 		}

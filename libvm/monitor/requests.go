@@ -295,6 +295,9 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 		reply(Reply{Error: "invalid signal " + strconv.Itoa(r.Signal)})
 		return
 	}
+	if r.Signal == int(unix.SIGKILL) {
+		go m.mustEnd(c, killLimit)
+	}
 	if c.status == statePaused {
 		// As a frozen process has it: delivered when it thaws. SIGKILL
 		// thaws it.
@@ -309,11 +312,19 @@ func (m *monitor) signal(c *container, r Request, reply func(Reply)) {
 		reply(Reply{})
 		return
 	}
+	m.deliver(c, r, reply)
+}
+
+// deliver has the guest send a signal.
+func (m *monitor) deliver(c *container, r Request, reply func(Reply)) {
 	if r.Signal == int(unix.SIGKILL) {
-		go c.stdio.giveUp()
+		go c.stdio.giveUp(killLimit / 2)
 	}
 	m.beside(func(ctx context.Context) {
 		_, err := m.guest.agent.Signal(ctx, &api.SignalRequest{Id: c.id, Signal: uint32(r.Signal), All: r.All})
+		if errors.Is(err, context.DeadlineExceeded) && r.Signal == int(unix.SIGKILL) {
+			err = fmt.Errorf("the guest has not answered for %v; if the container is not over %v after the signal, its machine is ended", rpcTimeout, killLimit)
+		}
 		if err != nil {
 			reply(failure(rpcError(err)))
 			return

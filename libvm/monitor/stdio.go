@@ -221,10 +221,10 @@ func (s *stdio) background() {
 // killed: what it wrote last waits for the reader, and its end for that.
 const stall = 3 * time.Second
 
-// giveUp follows a SIGKILL: it returns when the output has ended, or has stood
-// still for too long and was closed.
-func (s *stdio) giveUp() {
-	for {
+// giveUp follows a SIGKILL: it returns when the output has ended, or was closed,
+// because it has stood still for too long, or goes on after limit.
+func (s *stdio) giveUp(limit time.Duration) {
+	for until := time.Now().Add(limit); time.Now().Before(until); {
 		before, ended := s.progress()
 		if ended {
 			return

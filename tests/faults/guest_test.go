@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // A guest whose kernel panics ends the container like a kill, and its last
@@ -160,6 +162,33 @@ func TestMappedFileIsWritten(t *testing.T) {
 	if len(data) != size || wrong > 0 {
 		t.Errorf("%d bytes, want %d; %d are not what was written: %s", len(data), size, wrong, c.read("stderr"))
 	}
+	c.runs("delete", c.id)
+	c.wantNothing()
+}
+
+// A machine that stands still, as one whose guest answers nothing, holds up nobody:
+// state answers, exec gives up, delete --force ends it at once, and SIGKILL within
+// the time that the monitor gives an honest one.
+func TestStoppedMachine(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	c, deleted := b.container("echo up; exec sleep 1000"), b.container("echo up; exec sleep 1000")
+	for _, one := range []*container{c, deleted} {
+		one.up()
+		one.must(unix.Kill(one.processes()["qemu"], unix.SIGSTOP))
+		one.wantStatus(specs.StateRunning)
+	}
+	deleted.runs("delete", "--force", deleted.id)
+	const limit = time.Minute // monitor.killLimit
+	kill := c.spawn("kill", "kill", c.id, "KILL")
+	if r := c.try("exec", c.id, "true"); r.code != 255 {
+		t.Errorf("exec: status %d: %s", r.code, r.stderr)
+	}
+	if code := c.end(kill, commandTime); code == 0 {
+		t.Error("kill succeeded")
+	}
+	contains(t, c.read("kill.stderr"), "has not answered", "machine is ended")
+	c.waitStopped(limit + soon)
 	c.runs("delete", c.id)
 	c.wantNothing()
 }
