@@ -19,6 +19,10 @@ const (
 	// The guest's kernel has 1024 pids for each CPU (PIDS_PER_CPU_DEFAULT), and is
 	// built for 64; two bytes of a message become a hundred of memory.
 	maxElements = 64 << 10
+	// maxUnanswered bounds the requests that a guest leaves unanswered: for each
+	// the host keeps a goroutine. A process that runs has one, and three of the
+	// 4096 streams that an agent takes.
+	maxUnanswered = 4096
 	// maxStats bounds a container's counters in bytes of JSON.
 	maxStats = 256 << 10
 )
@@ -27,8 +31,16 @@ var errAnswer = errors.New("the guest's answer is not believed")
 
 // intercept stands around each call to the agent.
 func (g *guest) intercept(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, _ *ttrpc.UnaryClientInfo, invoke ttrpc.Invoker) error {
+	if g.unanswered.Add(1) > maxUnanswered {
+		g.unanswered.Add(-1)
+		return fmt.Errorf("%s: the guest has left %d requests unanswered", req.Method, maxUnanswered)
+	}
+	counted := func(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response) error {
+		defer g.unanswered.Add(-1)
+		return invoke(ctx, req, resp)
+	}
 	end := g.traceCall(ctx, req)
-	err := within(ctx, req, resp, invoke)
+	err := within(ctx, req, resp, counted)
 	end()
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -89,6 +90,37 @@ func devNull(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// Requests that the guest leaves unanswered are bounded in number.
+func TestUnansweredRequests(t *testing.T) {
+	g := &guest{}
+	g.unanswered.Store(maxUnanswered - 1)
+	req, resp := &ttrpc.Request{Method: "Wait"}, &ttrpc.Response{}
+	begun, answer := make(chan struct{}), make(chan struct{})
+	ended := make(chan error)
+	go func() {
+		ended <- g.intercept(t.Context(), req, resp, nil, func(context.Context, *ttrpc.Request, *ttrpc.Response) error {
+			close(begun)
+			<-answer
+			return nil
+		})
+	}()
+	<-begun
+	never := func(context.Context, *ttrpc.Request, *ttrpc.Response) error {
+		t.Error("one more is sent")
+		return nil
+	}
+	if err := g.intercept(t.Context(), req, resp, nil, never); err == nil {
+		t.Error("one more is not refused")
+	}
+	close(answer)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := g.unanswered.Load(); n != maxUnanswered-1 {
+		t.Errorf("%d are counted, want %d", n, maxUnanswered-1)
+	}
 }
 
 // stubborn is an agent that answers, and does not let a container end.
@@ -218,4 +250,48 @@ func TestGiveUpOfADrip(t *testing.T) {
 			t.Error("it has not ended")
 		}
 	})
+}
+
+// unending is an agent whose execs never end.
+type unending struct{ stubborn }
+
+func (unending) Exec(context.Context, *api.ExecRequest) (*api.ExecResponse, error) {
+	return &api.ExecResponse{}, nil
+}
+
+func (unending) Wait(ctx context.Context, _ *api.WaitRequest) (*api.WaitResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// When what stands for an exec has gone, the exec's files are let go, whatever the
+// guest says.
+func TestExecOfAStubbornGuest(t *testing.T) {
+	g := streams(t)
+	g.agent = unending{}
+	m := &monitor{guest: g}
+	out, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	stub, conn := connection(t)
+	m.exec(&container{id: "c1", status: specs.StateRunning, log: quiet()}, request{
+		Request: Request{Op: OpExec, ID: "c1", Process: &specs.Process{Args: []string{"true"}, Cwd: "/"}},
+		conn:    conn, files: []*os.File{devNull(t), theirs, devNull(t)},
+	})
+	if a := reply(t, stub); a.Error != "" {
+		t.Fatal(a.Error)
+	}
+	stub.Close()
+	ended := make(chan error, 1)
+	go func() { _, err := io.ReadAll(out); ended <- err }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(stall + 20*time.Second):
+		t.Fatal("its output is held open")
+	}
 }

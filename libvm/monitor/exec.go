@@ -98,16 +98,24 @@ func (m *monitor) runExec(container, id string, r *request, log *logrus.Logger) 
 	if r.Trace != nil && !r.Trace.ToEnd {
 		r.traced(began)
 	}
-	traced := r.context(context.Background())
+	traced, leave := context.WithCancel(r.context(context.Background()))
+	defer leave()
 	var over atomic.Bool
-	go g.execEvents(container, id, r, io, &over)
+	go func() {
+		g.execEvents(container, id, r)
+		if !over.Load() { // the stub has gone
+			go g.killExec(container, id)
+			io.giveUp(killLimit / 2)
+			leave()
+		}
+	}()
 	end, err := g.agent.Wait(traced, &api.WaitRequest{Id: container, ExecId: id})
 	if err != nil {
-		return nil // the machine is gone: the stub sees its connection end
+		return nil // the machine or the stub is gone, which sees its connection end
 	}
-	over.Store(true)
 	output := trace.Begin(traced, "output delivered")
 	io.drained(end)
+	over.Store(true)
 	output.End()
 	answered := trace.Now()
 	_ = r.conn.Send(ExecExit{Status: int(end.Status & 0xff)})
@@ -140,14 +148,10 @@ func (g *guest) startExec(ctx context.Context, req *api.ExecRequest) error {
 }
 
 // execEvents passes on what happens to the stub, until it or the exec ends.
-func (g *guest) execEvents(container, id string, r *request, io *stdio, over *atomic.Bool) {
+func (g *guest) execEvents(container, id string, r *request) {
 	for {
 		var e ExecEvent
 		if _, err := r.conn.Recv(&e); err != nil {
-			if !over.Load() {
-				go g.killExec(container, id)
-				io.giveUp(killLimit / 2)
-			}
 			return
 		}
 		switch {

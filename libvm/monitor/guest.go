@@ -46,8 +46,10 @@ type guest struct {
 	broken atomic.Pointer[error]
 	// hello is what the agent said first.
 	hello *api.HelloResponse
-	calls calls
-	clock clock
+	// unanswered counts requests.
+	unanswered atomic.Int64
+	calls      calls
+	clock      clock
 }
 
 // newGuest waits for the agent of a machine that was started, whose share is the
