@@ -86,9 +86,7 @@ func (m *monitor) boot(c *container, files []*os.File) (_ *made, err error) {
 // the mounts of its files, in the order of plan.Files, from create's namespace: this
 // one may not have them.
 func (m *monitor) join(c *container, files, trees []*os.File) (*made, error) {
-	// Not c.making: the guest finishes what it was told to make, and then it
-	// can be told to take it away.
-	ctx, cancel := c.deadline(trace.With(context.Background(), c.trace, laneBoot))
+	ctx, cancel := c.deadline(c.making)
 	defer cancel()
 	defer control.CloseAll(trees)
 	binds := c.setup.Plan.Files()

@@ -338,7 +338,7 @@ func (m *monitor) ready(c *container) {
 }
 
 // fail undoes a container that never came to be and then tells create why, so
-// that when create's user reads the error nothing is left.
+// that when create's user reads the error nothing is left on the host.
 func (m *monitor) fail(c *container, cause error) {
 	if err := errors.Join(m.endMaking(c), c.undo.Run()); err != nil {
 		cause = fmt.Errorf("%w (and while cleaning up: %w)", cause, err)
@@ -358,8 +358,9 @@ func (m *monitor) fail(c *container, cause error) {
 	m.failed = m.failed || m.first(c)
 }
 
-// endMaking waits for the end of the container's making, however that ends, and
-// takes away what it made: the cgroup and the holder come after.
+// endMaking ends the container's making and takes away what it made: the cgroup
+// and the holder come after. What the guest of a pod still has to do for that it
+// does beside the owner.
 func (m *monitor) endMaking(c *container) error {
 	c.cancel(errCreateGone)
 	switch {
@@ -392,8 +393,7 @@ func (m *monitor) unmake(c *container) error {
 		return nil
 	}
 	m.kill(c)
-	go c.stdio.giveUp(grace / 2)
-	m.mustEnd(c, grace)
+	m.guest.leaving.begin(c.id, func() { <-c.over })
 	c.stdio.close()
 	return m.unstage(c)
 }

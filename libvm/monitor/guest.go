@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/containerd/ttrpc"
 	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -50,6 +52,7 @@ type guest struct {
 	unanswered atomic.Int64
 	calls      calls
 	clock      clock
+	leaving    leaving
 }
 
 // newGuest waits for the agent of a machine that was started, whose share is the
@@ -237,20 +240,93 @@ func consoleTail(console []byte) string {
 	return text[max(0, len(text)-600):]
 }
 
-// create makes the container in the guest.
+// create makes the container in the guest. One that the guest makes only after ctx
+// has ended is removed there as soon as it is made.
 func (g *guest) create(ctx context.Context, s *Setup, io *stdio) error {
 	spec, err := json.Marshal(s.Plan.Guest)
 	if err != nil {
 		return fmt.Errorf("encode the guest's spec: %w", err)
 	}
-	_, err = g.agent.Create(ctx, &api.CreateRequest{
-		Id: s.ID, Spec: spec, Stdio: io.api,
-		NoNewKeyring: s.Flags.NoNewKeyring, NoPivot: s.Flags.NoPivot,
-	})
+	if err := g.leaving.wait(ctx, s.ID); err != nil {
+		return err
+	}
+	answer := make(chan error, 1)
+	go func() {
+		// Without ctx's end: the answer is wanted however late it is.
+		_, err := g.agent.Create(context.WithoutCancel(ctx), &api.CreateRequest{
+			Id: s.ID, Spec: spec, Stdio: io.api,
+			NoNewKeyring: s.Flags.NoNewKeyring, NoPivot: s.Flags.NoPivot,
+		})
+		answer <- err
+	}()
+	select {
+	case err = <-answer:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		g.leaving.begin(s.ID, func() {
+			if err := <-answer; err == nil {
+				g.remove(s.ID)
+			}
+		})
+	}
 	if err != nil {
 		return g.failure(ctx, rpcError(err))
 	}
 	return nil
+}
+
+// remove takes away a container that nobody wants any more. It returns when the
+// guest has done so, however long that takes, or the machine has ended.
+func (g *guest) remove(id string) {
+	ctx := context.Background()
+	_, err := g.agent.Signal(ctx, &api.SignalRequest{Id: id, Signal: uint32(unix.SIGKILL), All: true})
+	if err == nil {
+		_, err = g.agent.Wait(ctx, &api.WaitRequest{Id: id})
+	}
+	if err == nil {
+		_, _ = g.agent.Delete(ctx, &api.ContainerRequest{Id: id})
+	}
+}
+
+// leaving are the containers that are not wanted any more and are still in the
+// guest. Their ids can be used again when they have gone.
+type leaving struct {
+	mu sync.Mutex
+	by map[string]chan struct{} // by id, closed when it has gone
+}
+
+// begin lets gone, which returns when the container has gone, run beside.
+func (l *leaving) begin(id string, gone func()) {
+	done := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.by == nil {
+		l.by = map[string]chan struct{}{}
+	}
+	l.by[id] = done
+	go func() {
+		gone()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.by, id)
+		close(done)
+	}()
+}
+
+// wait returns when no container called id is about to go.
+func (l *leaving) wait(ctx context.Context, id string) error {
+	l.mu.Lock()
+	done := l.by[id]
+	l.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("a container of this id that was given up is still in the guest: %w", context.Cause(ctx))
+	}
 }
 
 // end kills the machine and waits until it is gone.

@@ -340,3 +340,38 @@ func TestPodWithoutSandbox(t *testing.T) {
 	}
 	contains(t, c.createFails(), `"elsewhere"`, "no running container")
 }
+
+// What a guest makes of a member only after its create has failed is removed there,
+// wherever it stood still meanwhile, and the member's id can be used again.
+func TestPodLateCreate(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	b.installed("")
+	b.runm = append([]string{"unshare", "--mount"}, b.runm...) // for installed's /etc
+	configure := func(text string) { b.must(os.WriteFile(b.path("etc/runm/config.toml"), []byte(text), 0o644)) }
+	sandbox := b.sandbox()
+	sandbox.up()
+	member := sandbox.member("echo up; exec sleep 1000", specs.NetworkNamespace)
+	qemu := sandbox.processes()["qemu"]
+	for _, ms := range []int{0, 150, 300, 450, 600, 800} {
+		configure("boot_timeout_seconds = 2")
+		create := member.creation()
+		b.must(create.Start())
+		// The moment is the input of this test, not a wait for something.
+		time.Sleep(time.Duration(ms) * time.Millisecond)
+		b.must(unix.Kill(qemu, unix.SIGSTOP))
+		code := member.end(create, commandTime)
+		b.must(unix.Kill(qemu, unix.SIGCONT))
+		if code == 0 { // it was created before
+			member.runs("delete", "--force", member.id)
+		} else {
+			contains(t, member.read("stderr"), "no answer for 2 s", "boot_timeout_seconds")
+		}
+		configure("")
+		member.create()
+		member.runs("delete", "--force", member.id)
+	}
+	sandbox.wantStatus(specs.StateRunning)
+	sandbox.runs("delete", "--force", sandbox.id)
+	sandbox.wantNothing()
+}
