@@ -13,9 +13,11 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/runm/runm/libvm/bundle"
 	"github.com/runm/runm/libvm/cgroup"
@@ -177,7 +179,8 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	// Without its connection to create the monitor undoes everything.
-	u.Push(func() error { return p.abandon(m) })
+	var h *holder.Process
+	u.Push(func() error { return p.abandon(m, h) })
 	// Whatever we wait for, the monitor or the holder, ends with the
 	// connection.
 	uninterrupted := context.AfterFunc(ctx, m.cancel)
@@ -189,7 +192,7 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 	}()
 	// While the monitor starts.
 	span = trace.Begin(ctx, "holder executed")
-	h, err := holder.Start(holder.Config{
+	h, err = holder.Start(holder.Config{
 		ID: p.opts.ID, Spec: p.bundle.Spec, Rootfs: p.bundle.Rootfs, Monitor: holderEnd, TTY: p.tty(),
 		Trace: trace.From(ctx),
 	})
@@ -198,12 +201,6 @@ func (p *Prepared) Create(ctx context.Context) (_ *Created, err error) {
 		return nil, err
 	}
 	holderEnd.Close()
-	u.Push(func() error {
-		// The holder ends when the monitor has closed its end.
-		m.cancel()
-		_, _ = h.Wait()
-		return nil
-	})
 	span = trace.Begin(ctx, "wait: monitor accepts")
 	if err := m.expect(monitor.StepAccepted); err != nil {
 		return nil, err
@@ -485,12 +482,41 @@ func (m *monitorProcess) send(s monitor.Step, answer monitor.StepKind) error {
 	return m.expect(answer)
 }
 
+// reap waits for the holder, which ends when its monitor has closed its end. What
+// it returns ends one whose monitor has not.
+func reap(h *holder.Process) (end func()) {
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		_, _ = h.Wait()
+	}()
+	return func() {
+		select {
+		case <-reaped:
+		case <-time.After(killGrace):
+			_ = h.Signal(unix.SIGKILL)
+			<-reaped
+		}
+	}
+}
+
 // abandon is for a container that is not wanted: it waits until the monitor has
-// undone everything. What one that was killed could not undo is undone here.
-func (p *Prepared) abandon(m *monitorProcess) error {
+// undone everything, and the holder, which is nil before it was started, has
+// ended. What a monitor that was killed could not undo is undone here.
+func (p *Prepared) abandon(m *monitorProcess, h *holder.Process) error {
 	defer m.conn.Close()
 	m.cancel()
-	<-m.gone
+	if h != nil {
+		defer reap(h)()
+	}
+	select {
+	case <-m.gone:
+	case <-time.After(askTimeout):
+		if m.cmd == nil {
+			return fmt.Errorf("%w: remove what it leaves with `runm delete --force %s`", errMonitorSilent, p.opts.ID)
+		}
+		_ = m.cmd.Process.Kill()
+	}
 	if m.cmd != nil {
 		_ = m.cmd.Wait()
 		if m.cmd.ProcessState == nil || m.cmd.ProcessState.Exited() {
