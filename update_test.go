@@ -20,40 +20,6 @@ func resources(t *testing.T, text string) *specs.LinuxResources {
 	return r
 }
 
-func TestMergeResources(t *testing.T) {
-	for _, c := range []struct{ name, current, given, want string }{
-		{"nothing", `{"memory":{"limit":5}}`, `{}`, `{"memory":{"limit":5}}`},
-		{"onto nothing", `{}`, `{"memory":{"limit":5},"pids":{"limit":3}}`, `{"memory":{"limit":5},"pids":{"limit":3}}`},
-		{"one of two", `{"memory":{"limit":5,"swap":9}}`, `{"memory":{"limit":6}}`, `{"memory":{"limit":6,"swap":9}}`},
-		{"0 is not given", `{"memory":{"limit":5},"cpu":{"shares":7,"quota":1}}`,
-			`{"memory":{"limit":0,"swap":0},"cpu":{"shares":0,"quota":0,"period":0}}`, `{"memory":{"limit":5},"cpu":{"shares":7,"quota":1}}`},
-		{"no limit, no swap limit", `{"memory":{"limit":5,"swap":9}}`, `{"memory":{"limit":-1}}`, `{"memory":{"limit":-1}}`},
-		{"quota keeps period", `{"cpu":{"quota":1,"period":2}}`, `{"cpu":{"quota":3}}`, `{"cpu":{"quota":3,"period":2}}`},
-		{"idle drops the weight", `{"cpu":{"shares":512}}`, `{"cpu":{"idle":1}}`, `{"cpu":{"idle":1}}`},
-		{"pids of 0 count", `{"pids":{"limit":5}}`, `{"pids":{"limit":0}}`, `{"pids":{"limit":0}}`},
-		{"devices stay", `{"devices":[{"allow":false,"access":"rwm"}]}`, `{"devices":[]}`, `{"devices":[{"allow":false,"access":"rwm"}]}`},
-		{"throttles by device", `{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":1,"rate":2}]}}`,
-			`{"blockIO":{"weight":20,"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":3},{"major":9,"minor":0,"rate":4}]}}`,
-			`{"blockIO":{"weight":20,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":1,"rate":3},{"major":9,"minor":0,"rate":4}]}}`},
-		{"unified by file", `{"unified":{"memory.high":"1","cpu.idle":"1"}}`, `{"unified":{"memory.high":"2"}}`,
-			`{"unified":{"memory.high":"2","cpu.idle":"1"}}`},
-	} {
-		current, given := resources(t, c.current), resources(t, c.given)
-		got, err := json.Marshal(mergeResources(current, given))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, _ := json.Marshal(resources(t, c.want))
-		if string(got) != string(want) {
-			t.Errorf("%s: %s, want %s", c.name, got, want)
-		}
-		before, _ := json.Marshal(resources(t, c.current))
-		if after, _ := json.Marshal(current); string(after) != string(before) {
-			t.Errorf("%s: the current resources were changed to %s", c.name, after)
-		}
-	}
-}
-
 func TestFlagResources(t *testing.T) {
 	for in, want := range map[string]string{
 		"": `{"memory":{},"cpu":{},"pids":{},"blockIO":{}}`,

@@ -156,8 +156,22 @@ func (c *Container) Wait(ctx context.Context) (oomKills uint64, err error) {
 	return 0, c.State.Holder.Wait(ctx)
 }
 
-// Update replaces the container's resources by r, which is all of them.
-func (c *Container) Update(r *specs.LinuxResources) error {
+// Update changes the container's resources to what is given; the rest stays.
+func (c *Container) Update(given *specs.LinuxResources) error {
+	lock, err := c.lock(context.Background())
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// Not before: another update may just have changed the rest.
+	if c.State.Spec == nil {
+		return ErrNotRunning // it is still being created
+	}
+	current := &specs.LinuxResources{}
+	if l := c.State.Spec.Linux; l != nil && l.Resources != nil {
+		current = l.Resources
+	}
+	r := mergeResources(current, given)
 	warnings, err := bundle.CheckResources(r)
 	if err != nil {
 		return err
@@ -165,7 +179,8 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	for _, w := range warnings {
 		logrus.Warn(w)
 	}
-	return c.change(monitor.Request{Op: monitor.OpUpdate, Resources: r})
+	_, err = c.query(monitor.Request{Op: monitor.OpUpdate, Resources: r})
+	return err
 }
 
 // Delete removes a container that is stopped or created (a created one is
