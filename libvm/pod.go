@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -65,7 +66,9 @@ func findPod(root, id string, s *specs.Spec) (*pod, error) {
 	case member == nil:
 		return nil, nil
 	}
-	p := &pod{member: member, plan: plan.Pod{Owners: map[string]string{}, MemoryMiB: int(member.State.GuestMemoryBytes >> 20)}}
+	p := &pod{member: member, plan: plan.Pod{
+		Owners: map[string]string{}, MemoryMiB: int(member.State.GuestMemoryBytes >> 20), Files: filesName(id, time.Now()),
+	}}
 	for path, c := range owners {
 		if c.State.Monitor != member.State.Monitor {
 			return nil, fmt.Errorf("%s belongs to container %q, which is in another machine than %q: one container can only join one machine",
@@ -74,6 +77,13 @@ func findPod(root, id string, s *specs.Spec) (*pod, error) {
 		p.plan.Owners[path] = c.ID()
 	}
 	return p, nil
+}
+
+// filesName is the name of a container's files in the share of a machine that runs
+// already. No other has or had it: ids have no @, and who has an id has it for
+// longer than a nanosecond. It is short enough to be a file's, as an id is.
+func filesName(id string, now time.Time) string {
+	return fmt.Sprintf("%.200s@%d", id, now.UnixNano())
 }
 
 // joinedNamespaces are the namespaces that config.json gives by path, of the

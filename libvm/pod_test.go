@@ -3,6 +3,7 @@
 package libvm
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,14 @@ func TestPodWithoutInfraContainer(t *testing.T) {
 	p, err := findPod(root, "c2", spec("pod"))
 	if err != nil || p == nil || p.member.ID() != "c1" || p.plan.MemoryMiB != 512 {
 		t.Errorf("the second: %+v, %v, want the machine of c1", p, err)
+	}
+	// A name in the share is used once, also where the id is used again at once.
+	again, err := findPod(root, "c2", spec("pod"))
+	if err != nil || again.plan.Files == p.plan.Files || strings.HasPrefix(p.plan.Files, "c1") {
+		t.Errorf("%v: files are called %q, and the next time %q", err, p.plan.Files, again.plan.Files)
+	}
+	if name := filesName(strings.Repeat("x", 255), time.Now()); len(name) > 255 {
+		t.Errorf("a name of %d bytes", len(name))
 	}
 	// containerd always makes one.
 	s := &specs.Spec{Annotations: map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod"}}

@@ -40,7 +40,8 @@ const (
 	// ShareMountpoint is where Hello mounts the share.
 	ShareMountpoint = "/run/runm/share"
 	// RootfsDir and BindsDir are below the share, on both sides:
-	// rootfs/<container id> and binds/<container id>/<n>/<basename>.
+	// rootfs/<name> and binds/<name>/<n>/<basename>, with a name that the host
+	// gives a container's files.
 	RootfsDir = "rootfs"
 	BindsDir  = "binds"
 )

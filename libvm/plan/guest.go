@@ -41,7 +41,7 @@ func (p *Plan) guest(b *bundle.Bundle, h Host) error {
 	}
 	p.Guest.Linux = p.guestLinux(l, h)
 	p.inheritHostname(h.Hostname)
-	p.mounts(b)
+	p.mounts(b, h.files(p.ID))
 	return nil
 }
 

@@ -14,8 +14,9 @@ import (
 )
 
 // mounts fills in the guest's mounts, in the order of config.json ("The
-// runtime MUST mount entries in the listed order"), and the Binds they need.
-func (p *Plan) mounts(b *bundle.Bundle) {
+// runtime MUST mount entries in the listed order"), and the Binds they need. files
+// is the container's name in the share.
+func (p *Plan) mounts(b *bundle.Bundle, files string) {
 	for i, m := range b.Spec.Mounts {
 		source, bound := b.Sources[i]
 		switch {
@@ -26,7 +27,7 @@ func (p *Plan) mounts(b *bundle.Bundle) {
 		case path.Clean(m.Destination) == "/dev/shm" && source.TmpfsBytes > 0:
 			p.Guest.Mounts = append(p.Guest.Mounts, shmMount(m, source))
 		default:
-			bind := p.bind(m, source)
+			bind := p.bind(files, m, source)
 			p.Binds = append(p.Binds, bind)
 			p.Guest.Mounts = append(p.Guest.Mounts, writableSubmounts(bindMount(m, path.Join(api.ShareMountpoint, bind.Target)), bind, source))
 		}
@@ -35,7 +36,7 @@ func (p *Plan) mounts(b *bundle.Bundle) {
 
 // bind puts a source below the staging directory. The last component is the
 // source's own: mountinfo shows it, and the validation suite looks.
-func (p *Plan) bind(m specs.Mount, source bundle.Source) Bind {
+func (p *Plan) bind(files string, m specs.Mount, source bundle.Source) Bind {
 	name := filepath.Base(source.Path)
 	if name == "/" {
 		name = "root" // the host's root has no name of its own
@@ -43,7 +44,7 @@ func (p *Plan) bind(m specs.Mount, source bundle.Source) Bind {
 	recursive := slices.Contains(m.Options, "rbind")
 	return Bind{
 		Source:    source.Path,
-		Target:    path.Join(api.BindsDir, p.ID, strconv.Itoa(len(p.Binds)), name),
+		Target:    path.Join(api.BindsDir, files, strconv.Itoa(len(p.Binds)), name),
 		Dir:       source.Dir,
 		Recursive: recursive,
 		ReadOnly:  readOnly(m.Options),

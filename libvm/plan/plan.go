@@ -47,6 +47,18 @@ type Pod struct {
 	Owners map[string]string
 	// MemoryMiB is what the machine has.
 	MemoryMiB int
+	// Files is the name that the container's files have in the share: one that
+	// none had before in this machine. Its guest may still remember, for a second,
+	// what a name was that is gone (docs/files.md).
+	Files string
+}
+
+// files is the name of the container's files in the share.
+func (h Host) files(id string) string {
+	if h.Pod != nil {
+		return h.Pod.Files
+	}
+	return id
 }
 
 // Plan is what create decided before it touched anything.
@@ -55,7 +67,8 @@ type Plan struct {
 	// Machine has one share, whose Path is "": the monitor fills in its
 	// staging directory. A container that joins a machine has none.
 	Machine vmm.Config
-	// Rootfs is shown to the guest at rootfs/<id>.
+	// Rootfs is shown to the guest at rootfs/<name>, where name is the id, but in a
+	// machine that runs already (Pod.Files).
 	Rootfs Bind
 	Binds  []Bind
 	// Guest is the spec of api.CreateRequest.
@@ -72,7 +85,7 @@ func (p *Plan) Files() []Bind { return append(slices.Clone(p.Binds), p.Rootfs) }
 // Bind is one host path that the staging directory shows the guest.
 type Bind struct {
 	Source string // absolute host path of a file, directory, socket or fifo; symlinks resolved
-	Target string // below the staging directory: "binds/<id>/<n>/<basename of Source>"
+	Target string // below the staging directory: "binds/<name>/<n>/<basename of Source>"
 	Dir    bool   // Source is a directory
 	// Recursive: submounts of Source are carried along.
 	Recursive bool
@@ -98,7 +111,7 @@ func Make(id string, b *bundle.Bundle, c config.Config, h Host) (*Plan, error) {
 	}
 	p.Rootfs = Bind{
 		Source:    b.Rootfs,
-		Target:    api.RootfsDir + "/" + id,
+		Target:    api.RootfsDir + "/" + h.files(id),
 		Dir:       true,
 		Recursive: true,
 		// Never read-only here: libcontainer makes missing mount points

@@ -374,7 +374,7 @@ func TestWritableSubmounts(t *testing.T) {
 		p.mounts(&bundle.Bundle{
 			Spec:    &specs.Spec{Mounts: []specs.Mount{{Destination: "/d", Type: "bind", Source: "/s", Options: strings.Fields(c.options)}}},
 			Sources: map[int]bundle.Source{0: {Path: "/s", Dir: true, Submounts: c.submounts}},
-		})
+		}, "c1")
 		if got := strings.Join(p.Guest.Mounts[0].Options, " "); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}

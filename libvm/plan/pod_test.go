@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -80,19 +81,31 @@ func TestPodMember(t *testing.T) {
 	}
 	limit := int64(1 << 30)
 	spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: dir, Options: []string{"bind"}})
 	b, err := loadSpec(t, dir, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := testHost()
 	h.Warnings = []string{"told when the machine was made"}
-	h.Pod = &Pod{MemoryMiB: 512, Owners: map[string]string{"/run/netns/pod": "sandbox", "/proc/7/ns/ipc": "sandbox", "/proc/7/ns/uts": "other"}}
+	h.Pod = &Pod{MemoryMiB: 512, Files: "c1@17", Owners: map[string]string{"/run/netns/pod": "sandbox", "/proc/7/ns/ipc": "sandbox", "/proc/7/ns/uts": "other"}}
 	p, err := Make("c1", b, config.Default(), h)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.Machine.MemoryMiB != 0 || p.Machine.Kernel != "" {
 		t.Errorf("a machine of its own: %+v", p.Machine)
+	}
+	if p.Rootfs.Target != "rootfs/c1@17" || p.Guest.Root.Path != api.ShareMountpoint+"/rootfs/c1@17" {
+		t.Errorf("the root file system is at %s, and in the guest at %s", p.Rootfs.Target, p.Guest.Root.Path)
+	}
+	for i, bind := range p.Binds {
+		if prefix := fmt.Sprintf("binds/c1@17/%d/", i); !strings.HasPrefix(bind.Target, prefix) {
+			t.Errorf("a bind is at %s, want it below %s", bind.Target, prefix)
+		}
+	}
+	if len(p.Binds) == 0 {
+		t.Error("there are no binds to look at")
 	}
 	if p.Guest.Hostname != "" {
 		t.Errorf("hostname %q, want the joined one", p.Guest.Hostname)

@@ -375,3 +375,26 @@ func TestPodLateCreate(t *testing.T) {
 	sandbox.runs("delete", "--force", sandbox.id)
 	sandbox.wantNothing()
 }
+
+// A member that is made again at once, under its id and with other files, has those
+// files: the guest remembers for a second what a name was.
+func TestPodSameIDAgain(t *testing.T) {
+	t.Parallel()
+	sandbox := newBox(t).sandbox()
+	sandbox.up()
+	member := sandbox.member("cat /word; echo up; exec sleep 1000", specs.NetworkNamespace)
+	member.must(makeRootfs(member.path("other")))
+	for root, word := range map[string]string{"rootfs": "one\n", "other": "two\n"} {
+		member.must(os.WriteFile(member.path(root+"/word"), []byte(word), 0o644))
+	}
+	member.create()
+	member.runs("delete", "--force", member.id)
+	member.spec.Root.Path = "other"
+	member.up()
+	if got := member.read("stdout"); got != "two\nup\n" {
+		t.Errorf("printed %q, want what is in its own root", got)
+	}
+	member.runs("delete", "--force", member.id)
+	sandbox.runs("delete", "--force", sandbox.id)
+	sandbox.wantNothing()
+}
