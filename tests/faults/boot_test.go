@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/runm/runm/tests/internal/programs"
 )
 
 // installed gives the box an installation of its own, of links to the one
@@ -45,7 +47,7 @@ func (b *box) replace(path string, content []byte) {
 	b.t.Helper()
 	b.must(os.RemoveAll(path))
 	b.must(os.MkdirAll(filepath.Dir(path), 0o755))
-	b.must(os.WriteFile(path, content, 0o755))
+	b.must(programs.Write(path, content))
 }
 
 // initramfs is one whose process 1 is the program of guest/ in a mode.

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/runm/runm/tests/internal/programs"
 )
 
 // TestBeforeCreate: as Podman and CRI do it, a namespace by path that is ready
@@ -75,12 +77,12 @@ func TestHook(t *testing.T) {
 	l := newLab(t)
 	c := l.container("")
 	hook := filepath.Join(l.dir, "hook")
-	l.must(os.WriteFile(hook, []byte(fmt.Sprintf(`#!/bin/sh -e
+	l.must(programs.Write(hook, fmt.Appendf(nil, `#!/bin/sh -e
 pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/')
 nsenter --net=%s ip link add port0 type veth peer name eth0 netns $pid
 nsenter --net=%[1]s ip link set port0 master br0 up
 nsenter --net=/proc/$pid/ns/net sh -ec 'ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.77.0.1'
-`, l.out.path)), 0o755))
+`, l.out.path)))
 	c.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: hook, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}}}
 	c.run()
 	ping(c, "10.77.0.1")

@@ -97,7 +97,7 @@ func setup(env *testscript.Env) error {
 	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --root '%s' \"$@\"\n", runm, root)
 	if err := errors.Join(
 		os.Mkdir(bin, 0o755),
-		os.WriteFile(filepath.Join(bin, "runm"), []byte(wrapper), 0o755),
+		programs.Write(filepath.Join(bin, "runm"), []byte(wrapper)),
 	); err != nil {
 		return err
 	}

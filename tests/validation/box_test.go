@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/runm/runm/tests/internal/leak"
+	"github.com/runm/runm/tests/internal/programs"
 )
 
 // defaultRuntime is where the build puts the binary.
@@ -82,7 +83,7 @@ func newBox(t *testing.T, names ...string) *box {
 		}
 	}
 	wrapper := fmt.Sprintf("#!/bin/sh\nprintf '%%s\\n' \"$*\" >>'%s'\nexec '%s' --root '%s' \"$@\"\n", b.calls(), real, b.root())
-	if err := os.WriteFile(b.runtime, []byte(wrapper), 0o755); err != nil {
+	if err := programs.Write(b.runtime, []byte(wrapper)); err != nil {
 		t.Fatal(err)
 	}
 	return b

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
 // Runm returns the absolute path of the binary under test: $RUNM, or what `make
@@ -29,6 +30,15 @@ func Runm() (string, error) {
 		return "", fmt.Errorf("the binary under test: %w (run make all, or set RUNM)", err)
 	}
 	return path, nil
+}
+
+// Write makes a program that can be executed at once. A child that is forked while
+// the file is open for writing has it open until it executes, and so long nobody
+// can execute the file (ETXTBSY): of this process none is forked meanwhile.
+func Write(path string, content []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, content, 0o755)
 }
 
 // BuildGuest builds the program of ./guest for containers that have no C library.
