@@ -40,7 +40,8 @@ func (n netns) ask(address, text string) (string, error) {
 	if _, err := io.WriteString(conn, text); err != nil {
 		return "", err
 	}
-	if err := conn.CloseWrite(); err != nil {
+	// Of a connection that was reset meanwhile reading tells.
+	if err := conn.CloseWrite(); err != nil && !errors.Is(err, unix.ENOTCONN) {
 		return "", err
 	}
 	answer, err := io.ReadAll(conn)
