@@ -540,7 +540,11 @@ func TestDiesWithItsParent(t *testing.T) {
 	for i, fd := range pidfds {
 		defer unix.Close(fd)
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(ready, 10_000); n != 1 {
+		n, err := unix.Poll(ready, 10_000)
+		for err == unix.EINTR {
+			n, err = unix.Poll(ready, 10_000)
+		}
+		if n != 1 {
 			t.Errorf("process %d lives on: %v", i, err)
 		}
 	}
