@@ -77,14 +77,15 @@ func TestBootFails(t *testing.T) {
 	tests := map[string]struct {
 		config string
 		change func(b *box, lib string)
-		limit  time.Duration
+		limit  time.Duration // less than commandTime, which is what a boot may take
 		want   []string
 	}{
 		"agent silent": {
-			config: "boot_timeout_seconds = 4",
+			// The guest must boot and say something in that time.
+			config: "boot_timeout_seconds = 20",
 			change: func(b *box, lib string) { b.replace(lib+"/initramfs.cpio", b.initramfs("silent")) },
-			limit:  12 * time.Second,
-			want:   []string{"did not answer", "4 s", "boot_timeout_seconds", "I say nothing to my host"},
+			limit:  20*time.Second + soon,
+			want:   []string{"did not answer", "20 s", "boot_timeout_seconds", "I say nothing to my host"},
 		},
 		"init ends": {
 			change: func(b *box, lib string) { b.replace(lib+"/initramfs.cpio", b.initramfs("exit")) },
@@ -139,7 +140,7 @@ func TestBootFails(t *testing.T) {
 		"virtiofsd hangs": {
 			config: "boot_timeout_seconds = 4\nvirtiofsd = 'BOX/virtiofsd'",
 			change: func(b *box, lib string) { b.replace(b.path("virtiofsd"), script("exec sleep 1000")) },
-			limit:  12 * time.Second,
+			limit:  4*time.Second + soon,
 			want:   []string{"4 s", "boot_timeout_seconds"},
 		},
 	}
@@ -156,7 +157,7 @@ func TestBootFails(t *testing.T) {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 			limit := test.limit
 			if limit == 0 {
-				limit = soon
+				limit = commandTime
 			}
 			c.must(cmd.Start())
 			if code := c.end(cmd, limit); code != 1 {
