@@ -265,7 +265,7 @@ func (s Store) Remove(key string) error {
 		return err
 	}
 	defer root.Close()
-	if len(key) != keyLength {
+	if len(key) != keyLength || filepath.Base(key) != key {
 		return ErrNotExist
 	}
 	if _, err := root.Lstat(key); err != nil {

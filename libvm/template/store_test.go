@@ -273,7 +273,7 @@ func TestTheLeastRecentlyUsedGoFirst(t *testing.T) {
 	if err := s.Remove(Key(shape('d'))); !errors.Is(err, ErrNotExist) {
 		t.Errorf("Remove again: %v", err)
 	}
-	for _, bad := range []string{"", "..", "lock", "../../../etc/pas"} {
+	for _, bad := range []string{"", "..", "lock", "../../../etc/pas", "././././././././"} {
 		if err := s.Remove(bad); !errors.Is(err, ErrNotExist) {
 			t.Errorf("Remove(%q): %v", bad, err)
 		}
