@@ -22,6 +22,9 @@ func TestFeatures(t *testing.T) {
 	if slices.Contains(f.Linux.Seccomp.Actions, "SCMP_ACT_NOTIFY") {
 		t.Error("SCMP_ACT_NOTIFY is offered and refused")
 	}
+	if slices.Contains(f.Linux.Seccomp.KnownFlags, "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") {
+		t.Error("a flag of SCMP_ACT_NOTIFY's is offered")
+	}
 	for _, list := range [][]string{f.MountOptions, f.Linux.Namespaces, f.Linux.Capabilities, f.Hooks, f.Linux.Seccomp.Archs} {
 		if len(list) == 0 || slices.Contains(list, "") {
 			t.Errorf("%q", list)

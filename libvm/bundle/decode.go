@@ -22,8 +22,10 @@ func decode(data []byte) (*specs.Spec, error) {
 	switch {
 	case errors.As(err, &syntax):
 		return nil, fmt.Errorf("%s:%s: %w", configName, position(data, syntax.Offset), err)
+	case errors.As(err, &kind) && kind.Field == "":
+		return nil, fmt.Errorf("%s:%s: %s where an object belongs", configName, position(data, kind.Offset), kind.Value)
 	case errors.As(err, &kind):
-		return nil, fmt.Errorf("%s:%s: %s: a %s where %s belongs",
+		return nil, fmt.Errorf("%s:%s: %s: %s where %s belongs",
 			configName, position(data, kind.Offset), kind.Field, kind.Value, kind.Type)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", configName, err)

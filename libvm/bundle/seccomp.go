@@ -37,10 +37,11 @@ func KnownSeccompArchs() []string {
 }
 
 // KnownSeccompFlags are the flags of seccomp(2) that a filter may ask for.
+// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is missing: it is a listener's.
 func KnownSeccompFlags() []string {
 	return []string{
 		string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow),
-		"SECCOMP_FILTER_FLAG_TSYNC", string(specs.LinuxSeccompFlagWaitKillableRecv),
+		"SECCOMP_FILTER_FLAG_TSYNC",
 	}
 }
 
