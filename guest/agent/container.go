@@ -97,6 +97,20 @@ func decodeSpec(id string, content []byte) (*specs.Spec, error) {
 	return &spec, nil
 }
 
+// checkSources refuses to bind what of /proc, /sys and /dev the host has, and this
+// kernel does not: who reads libcontainer's "no such file" looks on the host.
+func checkSources(mounts []specs.Mount) error {
+	for _, m := range mounts {
+		if m.Type != "bind" || strings.HasPrefix(m.Source, api.ShareMountpoint+"/") {
+			continue
+		}
+		if _, err := os.Lstat(m.Source); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("mount at %s: %s: no such file or directory in the guest, whose kernel is another than the host's", m.Destination, m.Source)
+		}
+	}
+	return nil
+}
+
 // newConfig is libcontainer's configuration for spec.
 func newConfig(req *api.CreateRequest, spec *specs.Spec) (*configs.Config, error) {
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
@@ -131,6 +145,9 @@ func (s *server) newContainer(ctx context.Context, st *stdioStreams, req *api.Cr
 		return nil, err
 	}
 	if err := s.shm.prepare(spec); err != nil {
+		return nil, err
+	}
+	if err := checkSources(spec.Mounts); err != nil {
 		return nil, err
 	}
 	if err := takeGuestSysctls("/proc/sys", spec.Linux); err != nil {

@@ -638,6 +638,20 @@ func TestJoinNamespaces(t *testing.T) {
 	}
 }
 
+func TestCheckSources(t *testing.T) {
+	here := specs.Mount{Destination: "/a", Type: "bind", Source: t.TempDir()}
+	gone := specs.Mount{Destination: "/b", Type: "bind", Source: "/sys/no/such"}
+	for _, mounts := range [][]specs.Mount{nil, {here}, {{Destination: "/proc", Type: "proc", Source: "proc"}}} {
+		if err := checkSources(mounts); err != nil {
+			t.Errorf("%+v: %v", mounts, err)
+		}
+	}
+	err := checkSources([]specs.Mount{here, gone})
+	if err == nil || !strings.Contains(err.Error(), "mount at /b: /sys/no/such: no such file or directory in the guest") {
+		t.Errorf("%v, want an error that says where it is not", err)
+	}
+}
+
 func TestShmRefuses(t *testing.T) {
 	s := newShms(api.ShmDir)
 	for _, source := range []string{"/x", "/x/y", "/-1/y", "/10", "/10/", "/10/..", "/10/../../etc", "/10/."} {
