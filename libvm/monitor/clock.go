@@ -107,12 +107,16 @@ func (g *guest) correctClock(ctx context.Context, must bool) error {
 func (g *guest) compareClock(ctx context.Context) (behind, within time.Duration, err error) {
 	quickest := time.Duration(math.MaxInt64)
 	for range clockTries {
+		// Twice: time.Now reads the wall clock, then the monotonic one, and on a
+		// busy host something may come between. So the trip begins before the wall
+		// clock is read.
+		began := time.Now()
 		asked := time.Now()
 		r, err := g.agent.SetClock(ctx, &api.SetClockRequest{})
 		if err != nil {
 			return 0, 0, err
 		}
-		trip := time.Since(asked)
+		trip := time.Since(began)
 		if trip < quickest {
 			quickest, behind = trip, asked.Add(trip/2).Sub(time.Unix(0, r.UnixNano))
 		}
