@@ -102,8 +102,7 @@ use_two_containers() {
 	b=$(container p1 c2 'sleep 1000')
 	crictl start "$a" "$b"
 	eq "$(crictl exec -s "$b" hostname)" p1
-	soon crictl exec -s "$b" wget -q -O - http://127.0.0.1/
-	eq "$(crictl exec -s "$b" wget -q -O - http://127.0.0.1/)" c1
+	soon eval '[ "$(crictl exec -s "$b" wget -q -O - http://127.0.0.1/)" = c1 ]'
 }
 
 use_network() {
@@ -112,8 +111,7 @@ use_network() {
 	ip=$(crictl inspectp -o go-template --template '{{.status.network.ip}}' "$id")
 	c=$(container p1 c1 'mkdir /www; echo c1 >/www/index.html; exec httpd -f -p 80 -h /www')
 	crictl start "$c"
-	soon fetch "$ip"
-	eq "$(fetch "$ip")" c1
+	soon serves "$ip" c1
 	has "$(crictl exec -s "$c" ip addr)" "$ip"
 }
 
@@ -122,7 +120,7 @@ use_port() {
 	id=$(pod p1 '"port_mappings": [{"protocol": 0, "container_port": 80, "host_port": 8080}]')
 	c=$(container p1 c1 'mkdir /www; echo c1 >/www/index.html; exec httpd -f -p 80 -h /www')
 	crictl start "$c"
-	soon eval 'fetch 10.77.0.1:8080'
+	soon serves 10.77.0.1:8080 c1
 }
 
 # The server is at the pod's loopback alone.
@@ -133,8 +131,7 @@ use_port_forward() {
 	crictl start "$c"
 	soon crictl exec -s "$c" wget -q -O - http://127.0.0.1/
 	daemon port-forward crictl port-forward "$id" 8080:80
-	soon fetch 127.0.0.1:8080
-	eq "$(fetch 127.0.0.1:8080)" c1
+	soon serves 127.0.0.1:8080 c1
 	gone port-forward
 }
 

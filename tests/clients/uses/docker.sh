@@ -43,7 +43,7 @@ use_attach() {
 	kill $attached 2>/dev/null || true
 	wait # for what feeds it, which asks for logs of the container
 }
-logged() { docker logs c1 2>&1 | grep -q "$1"; }
+logged() { has "$(docker logs c1 2>&1)" "$1"; }
 
 use_export() {
 	run -d --name c1 "$IMAGE" sh -c 'echo new >/new; sleep 1000'

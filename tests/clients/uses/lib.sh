@@ -64,10 +64,11 @@ says() {
 }
 
 # soon COMMAND...: it succeeds within a minute. For facts that send no
-# event: a machine boots under emulation, beside others.
+# event: a machine boots under emulation, beside others. In a shell of its own,
+# whose end by fail is one more "not yet".
 soon() {
 	for _ in $(seq 300); do
-		if "$@" >/dev/null 2>&1; then return; fi
+		if ("$@") >/dev/null 2>&1; then return; fi
 		sleep 0.2
 	done
 	fail "$*: not within 60 s: $("$@" 2>&1)"
@@ -112,6 +113,9 @@ gone() {
 	kill -"${2-TERM}" "$pid"
 	tail --pid="$pid" -f /dev/null
 }
+
+# serves HOST[:PORT] TEXT: a web server's page is that.
+serves() { [ "$(fetch "$1")" = "$2" ]; }
 
 # fetch HOST[:PORT]: the page of a web server. (The wget of busybox-static
 # crashes where the host's libraries for names are.)
