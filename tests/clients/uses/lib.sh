@@ -74,28 +74,47 @@ soon() {
 	fail "$*: not within 60 s: $("$@" 2>&1)"
 }
 
-# tty COMMAND: a command line on a terminal of its own; what it printed has
-# carriage returns, which are taken out. Podman (3 of 40 runs with runc, on a busy
-# machine) and nerdctl lose what a terminal shows at the end of a container: what
-# runs in it sleeps after it has printed.
-tty() { script -qec "$1" /dev/null </dev/null | tr -d '\r'; }
-
-# "${LINGERING[@]}" COMMAND...: it ends half a second later, with its exit status.
+# "${LINGERING[@]}" COMMAND...: it says on stdout and on stderr that the output has
+# ended, and ends, with COMMAND's exit status, when both have been read: it is told
+# so by two lines of stdin. lingers does that.
+#
 # For the clients of containerd's Go package, ctr and nerdctl: when they hear of
 # an end they close the output, read or not (Delete calls cio's Cancel), so that on
-# a busy machine what a short process printed is lost, with any runtime.
-export LINGERING=(sh -c '"$@"; code=$?; sleep 0.5; exit $code' sh)
+# a busy machine what a short process printed is lost, with any runtime. And for
+# terminals, of which Podman loses the end too (3 of 40 runs with runc).
+export LINGERING=(sh -c '"$@"; code=$?; echo end of output; echo end of output >&2; read -r _; read -r _; exit $code' sh)
 
-# prints [OPTION...] -- COMMAND...: runs it in a container of its own. The list says
-# in PRINTING what stands before such a command.
-export PRINTING=()
+# lingers COMMAND...: a client's command with a process that is LINGERING. What stdin
+# has is read first, whole.
+lingers() {
+	local told=$SCRATCH/told.$BASHPID
+	mkfifo "$told"
+	{
+		rm "$told"
+		cat >&5
+		{ "$@" <&5 2>&3 3>&- 4>&- 5>&- | output >&4; } 3>&1 | output >&2
+	} 4>&1 5<>"$told"
+}
+# output passes on what is read, but for what LINGERING says, which is answered on
+# descriptor 5, and for the carriage returns of a terminal.
+output() {
+	perl -pe 'BEGIN { open TOLD, ">&=5" } s/\r//g; if (/^end of output$/) { syswrite TOLD, "\n"; $_ = "" }'
+}
+
+# tty COMMAND...: on a terminal of its own. What it shows is LINGERING.
+tty() { lingers script -qec "$(printf '%q ' "$@")" /dev/null; }
+
+# prints [OPTION...] -- COMMAND...: runs it in a container of its own. Where its
+# output must be waited for the list has lingers in READING, the option that
+# opens stdin in STDIN, and in PRINTING what stands before such a command.
+export READING=() STDIN=() PRINTING=()
 prints() {
 	local options=()
 	while [ "$1" != -- ]; do
 		options+=("$1")
 		shift
 	done
-	run --rm "${options[@]}" "$IMAGE" "${PRINTING[@]}" "${@:2}"
+	"${READING[@]}" run --rm "${STDIN[@]}" "${options[@]}" "$IMAGE" "${PRINTING[@]}" "${@:2}"
 }
 
 # daemon NAME COMMAND...: in the background, its log beside it.

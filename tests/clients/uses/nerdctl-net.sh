@@ -14,7 +14,7 @@ use_names() {
 
 use_compose() {
 	composed nerdctl compose
-	eq "$(nerdctl compose exec -T client sh -c 'wget -q -O - http://web/; sleep 0.5')" web
+	eq "$(lingers nerdctl compose exec -T client "${LINGERING[@]}" wget -q -O - http://web/)" web
 	nerdctl compose kill
 	nerdctl compose down
 	eq "$(nerdctl ps -aq)" ""

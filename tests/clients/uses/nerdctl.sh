@@ -5,9 +5,9 @@ export RUN_OPTIONS="--runtime $RUNTIME"
 export CP_FOLLOW=-L
 export PRUNE_ALL=-a
 export GATEWAY=10.4.0.1
-export PRINTING=("${LINGERING[@]}")
 # shellcheck source=tests/clients/uses/common.sh
 . "$USES/common.sh"
+export READING=(lingers) STDIN=(-i) PRINTING=("${LINGERING[@]}")
 
 PATH=$BUILT/nerdctl:$BUILT/containerd:$PATH
 
@@ -34,7 +34,7 @@ down() { gone containerd; }
 
 # An end of stdin that comes before the start is lost.
 use_run() {
-	{ echo in; soon grep -qx out "$SCRATCH/out"; } | run --rm -i "$IMAGE" sh -c 'head -n 1; echo out; echo err >&2; sleep 0.5' >"$SCRATCH/out" 2>"$SCRATCH/err"
+	echo in | prints -- sh -c 'head -n 1; echo out; echo err >&2' >"$SCRATCH/out" 2>"$SCRATCH/err"
 	eq "$(cat "$SCRATCH/out")" "in
 out"
 	has "$(cat "$SCRATCH/err")" err
@@ -54,10 +54,12 @@ use_exec_exit_codes() {
 	says 'exit code 137' x sh -c 'kill -KILL $$'
 }
 
+# Its logger may lose what comes with the end, with any runtime.
 use_logs() {
-	# Its logger may lose what comes with the end, with any runtime.
-	run -d --name c1 "$IMAGE" sh -c 'echo one; echo two >&2; seq 1000; sleep 2'
+	run -d --name c1 "$IMAGE" sh -c "$LISTENS; echo one; echo two >&2; seq 1000; $UNTIL_TOLD"
 	soon eval '[ "$(nerdctl logs c1 2>/dev/null | md5sum)" = "$({ echo one; seq 1000; } | md5sum)" ]'
+	soon eval '[ "$(nerdctl logs c1 2>&1 >/dev/null)" = two ]'
+	tell c1
 	eq "$(nerdctl wait c1)" 0
 	eq "$(nerdctl logs c1 2>&1 >/dev/null)" two
 }
@@ -69,14 +71,8 @@ use_out_of_memory() {
 }
 
 use_out_of_memory_child() {
-	run -d --name c1 -m 64m "$IMAGE" sh -c 'tail /dev/zero; sleep 1; exit 3'
+	run -d --name c1 -m 64m "$IMAGE" sh -c 'tail /dev/zero; exit 3'
 	eq "$(nerdctl wait c1)" 3
-}
-
-use_logs_follow() {
-	run -d --name c1 "$IMAGE" sh -c 'echo one; sleep 1; echo two; sleep 2'
-	eq "$(nerdctl logs -f c1)" "one
-two"
 }
 
 use_events() {
@@ -107,7 +103,11 @@ use_kill_shim() {
 	soon removed
 	eq "$(prints --name c1 -- echo again)" again
 }
-removed() { nerdctl rm -f c1; }
+# With -f it succeeds whatever happens.
+removed() {
+	nerdctl rm -f c1
+	[ -z "$(nerdctl ps -aq)" ]
+}
 
 use_kill_containerd() {
 	run -d --name c1 "$IMAGE" sleep 1000

@@ -18,7 +18,9 @@ host_server() {
 	soon serves "127.0.0.1:${1#*:}" host
 }
 # client OPTION... URL: what a container gets from there.
-client() { net --rm "${@:1:$#-1}" "$IMAGE" "${PRINTING[@]}" wget -q -O - "${!#}"; }
+client() {
+	"${READING[@]}" net --rm "${STDIN[@]}" "${@:1:$#-1}" "$IMAGE" "${PRINTING[@]}" wget -q -O - "${!#}"
+}
 
 # composed COMMAND...: with that compose, a web server and a client are up.
 composed() {
