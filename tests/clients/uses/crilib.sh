@@ -34,7 +34,7 @@ runtimes() {
 # serve starts containerd and waits for it.
 serve() {
 	mkdir -p /etc/containerd /etc/cni/net.d
-	config >/etc/containerd/config.toml
+	{ config; patience; } >/etc/containerd/config.toml
 	cat >/etc/cni/net.d/10-pods.conflist <<-EOF
 		{"cniVersion": "0.4.0", "name": "pods", "plugins": [
 			{"type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": true,

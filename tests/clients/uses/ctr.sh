@@ -18,6 +18,7 @@ up() {
 			fs_type = "ext4"
 			mount_options = []
 			recreate_scratch = true
+		$(patience)
 	EOF
 	daemon containerd containerd
 	soon ctr version

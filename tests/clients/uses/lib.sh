@@ -117,6 +117,18 @@ prints() {
 	"${READING[@]}" run --rm "${STDIN[@]}" "${options[@]}" "$IMAGE" "${PRINTING[@]}" "${@:2}"
 }
 
+# patience is a part of containerd's configuration: on a busy machine a shim may need
+# longer to be found again after a restart, and what is left of a killed one longer
+# to be removed, than the 5 s after which containerd forgets them.
+patience() {
+	cat <<-EOF
+		[timeouts]
+		"io.containerd.timeout.shim.cleanup" = "60s"
+		"io.containerd.timeout.shim.load" = "60s"
+		"io.containerd.timeout.task.state" = "60s"
+	EOF
+}
+
 # daemon NAME COMMAND...: in the background, its log beside it.
 daemon() {
 	local name=$1

@@ -16,6 +16,7 @@ up() {
 	cat >/etc/containerd/config.toml <<-EOF
 		version = 3
 		disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
+		$(patience)
 	EOF
 	cat >/etc/nerdctl/nerdctl.toml <<-EOF
 		namespace = "$NAME"
