@@ -125,6 +125,15 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
+// Trimmer is a Machine whose VMM keeps memory for speed alone.
+type Trimmer interface {
+	// Trim gives the host memory back that the VMM would fill again. The guest
+	// stands still meanwhile, for some milliseconds, and is slower for a while:
+	// call it for one that does nothing. After an error it goes on, too. It must
+	// not be called while the machine is paused, nor Pause before it has returned.
+	Trim(ctx context.Context) error
+}
+
 // Template is a machine that was saved: two files that belong together and that
 // any number of machines may be started from at the same time.
 type Template struct {

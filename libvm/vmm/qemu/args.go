@@ -165,7 +165,7 @@ func (a *args) machine(cfg *vmm.Config, host Host, fds FDs) {
 	if cfg.Accel == vmm.AccelKVM {
 		a.add("-accel", "kvm", "-cpu", "host")
 	} else {
-		a.add("-accel", fmt.Sprintf("tcg,tb-size=%d", tcgMiB(cfg.CPUs, fds.Incoming)), "-cpu", tcgCPU(host.Arch))
+		a.add("-accel", fmt.Sprintf("tcg,split-wx=on,tb-size=%d", tcgMiB(cfg.CPUs, fds.Incoming)), "-cpu", tcgCPU(host.Arch))
 	}
 	a.add("-smp", strconv.Itoa(cfg.CPUs), "-m", fmt.Sprintf("%dM", cfg.MemoryMiB))
 	a.add("-object", fmt.Sprintf("%s,size=%dM", memoryBackend(cfg, fds), cfg.MemoryMiB))

@@ -59,7 +59,10 @@ func (d Driver) start(ctx context.Context, cfg *vmm.Config, mem memory) (m *mach
 		return nil, err
 	}
 
-	m = &machine{console: newTail(consoleTail), ended: make(chan struct{})}
+	m = &machine{console: newTail(consoleTail), ended: make(chan struct{}), emulated: cfg.Accel == vmm.AccelTCG}
+	if hasBalloon(cfg, d.Host) {
+		m.balloonBytes = int64(cfg.MemoryMiB) << 20
+	}
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	if err := m.connect(in, &fds, &u); err != nil {

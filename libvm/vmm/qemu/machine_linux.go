@@ -24,11 +24,13 @@ const (
 
 // machine owns a QEMU, its virtiofsd processes and our ends of its channels.
 type machine struct {
-	qemu        *process
-	daemons     []*process
-	consoleConn net.Conn
-	console     *tail
-	qmp         *qmp
+	qemu         *process
+	daemons      []*process
+	consoleConn  net.Conn
+	console      *tail
+	qmp          *qmp
+	emulated     bool  // by TCG
+	balloonBytes int64 // size of the guest's memory if it has a balloon, else 0
 
 	killed atomic.Bool
 	ended  chan struct{} // closed when everything is given back

@@ -51,6 +51,7 @@ func Run(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 		{"context ends after the boot", testContextEnds},
 		{"two machines", testTwo},
 		{"pause", testPause},
+		{"trim", testTrim},
 		{"shares", testShares},
 		{"console", testConsole},
 		{"clone", testClone},
@@ -386,6 +387,56 @@ func testPause(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 }
 
 // testShares reads and writes each share, and sees what the host adds later.
+func testTrim(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
+	g := Boot(t, driver, cfg)
+	defer g.End()
+	m, ok := g.Machine.(vmm.Trimmer)
+	if !ok {
+		t.Skip("this driver's machines have nothing to trim")
+	}
+	g.Do("echo up")
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = m.Trim(late) // whatever comes of it, the guest goes on
+	if got := g.Do("echo one"); got != "one" {
+		t.Errorf("got %q after a trim whose time was over", got)
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), Timeout)
+		err := m.Trim(ctx)
+		cancel()
+		if err != nil {
+			t.Error(err)
+		}
+		if got := g.Do("echo two"); got != "two" {
+			t.Errorf("got %q after a trim", got)
+		}
+	}
+	// One that is at work.
+	trimmed := make(chan error)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), Timeout)
+		defer cancel()
+		trimmed <- m.Trim(ctx)
+	}()
+	for range 20 {
+		g.Do("cat /proc/self/maps")
+	}
+	if err := <-trimmed; err != nil {
+		t.Error(err)
+	}
+	p, ok := g.Machine.(vmm.Pauser)
+	if !ok {
+		return
+	}
+	if err := errors.Join(p.Pause(t.Context()), p.Resume(t.Context())); err != nil {
+		t.Errorf("pause and resume after a trim: %v", err)
+	}
+	if got := g.Do("echo three"); got != "three" {
+		t.Errorf("got %q after a trim and a pause", got)
+	}
+}
+
 func testShares(t *testing.T, driver vmm.Driver, cfg *vmm.Config) {
 	if len(cfg.Shares) == 0 {
 		t.Skip("no shares")

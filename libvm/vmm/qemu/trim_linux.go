@@ -1,0 +1,247 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/runm/runm/libvm/vmm"
+)
+
+// How TCG's translations are given back. QEMU forgets them all when a debugger's
+// step has ended (gdbstub/system.c, gdb_vm_state_change: tb_flush), and then begins
+// at the start of its buffer again, but keeps the buffer's memory. The buffer is a
+// file in memory (split-wx=on), so what is behind its start is cut out of that.
+
+const (
+	// trimWorth is how many bytes of translations are worth a flush.
+	trimWorth = 8 << 20
+	// prologue is the start of the buffer, in bytes, which is never flushed: a page
+	// of code by which QEMU enters and leaves translations.
+	prologue = 64 << 10
+	// translations is the buffer's name in /proc/PID/maps (tcg/region.c).
+	translations = "/memfd:tcg-jit (deleted)"
+	// trimTime bounds what QEMU itself does, which may be stopped for long, and must
+	// then go on with what it was told.
+	trimTime = time.Hour
+)
+
+var _ vmm.Trimmer = (*machine)(nil)
+
+// Trim implements vmm.Trimmer: what TCG has translated is given back. ctx bounds
+// how long the guest may take to wake up.
+func (m *machine) Trim(ctx context.Context) error {
+	if !m.emulated {
+		return nil
+	}
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), trimTime)
+	defer cancel()
+	size, err := m.translated(work)
+	if err == nil && size >= trimWorth {
+		err = m.trim(ctx, work)
+	}
+	if err != nil {
+		return fmt.Errorf("qemu: trim: %w", err)
+	}
+	return nil
+}
+
+// trim has ctx for what the guest does, work for what QEMU does.
+func (m *machine) trim(ctx, work context.Context) (err error) {
+	stub, err := m.attach(work)
+	// Attaching stops the machine, and may have done so when it fails.
+	defer func() { err = errors.Join(err, m.detach(work)) }()
+	if err != nil {
+		return err
+	}
+	defer stub.conn.Close()
+	if err := m.step(ctx, work, stub); err != nil {
+		return cause(ctx, err)
+	}
+	// The flush is the first virtual CPU's to do, once it stands.
+	for {
+		size, err := m.translated(work)
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			return cutTranslations(m.qemu.pid())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// translated is how many bytes of translations QEMU has.
+func (m *machine) translated(ctx context.Context) (int64, error) {
+	var jit struct {
+		Text string `json:"human-readable-text"`
+	}
+	if err := m.qmp.do(ctx, "x-query-jit", nil, &jit); err != nil {
+		return 0, err
+	}
+	return parseTranslated(jit.Text)
+}
+
+func parseTranslated(text string) (size int64, err error) {
+	const name = "gen code size"
+	_, rest, found := strings.Cut(text, name)
+	if !found {
+		return 0, fmt.Errorf("x-query-jit: no %s", name)
+	}
+	if _, err := fmt.Sscanf(rest, "%d/", &size); err != nil {
+		return 0, fmt.Errorf("x-query-jit: %s: %w", name, err)
+	}
+	return size, nil
+}
+
+// attach makes QEMU listen to a debugger, which stops the machine.
+func (m *machine) attach(ctx context.Context) (*gdbStub, error) {
+	ours, theirs, err := socketpair("debugger")
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	const name = "debugger"
+	err = m.qmp.pass(ctx, name, theirs)
+	if err == nil {
+		socket := map[string]any{"addr": map[string]any{"type": "fd", "data": map[string]any{"str": name}}, "server": false}
+		err = m.qmp.do(ctx, "chardev-add", map[string]any{"id": name, "backend": map[string]any{"type": "socket", "data": socket}}, nil)
+	}
+	if err == nil {
+		err = m.human(ctx, "gdbserver chardev:"+name)
+	}
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return &gdbStub{conn: ours, in: bufio.NewReader(ours)}, nil
+}
+
+// detach takes QEMU's debugger away, with its device, and lets the machine go on.
+// One that cannot is ended: it would stand still for ever.
+func (m *machine) detach(ctx context.Context) error {
+	// A step that is not over would stop the machine later; a stop ends it.
+	err := errors.Join(m.command(ctx, "stop"), m.human(ctx, "gdbserver none"), m.command(ctx, "cont"))
+	if err != nil {
+		m.giveUp(fmt.Errorf("the machine was stopped, and does not go on: %w", err))
+	}
+	return err
+}
+
+// human gives QEMU a command that QMP does not have.
+func (m *machine) human(ctx context.Context, command string) error {
+	return m.qmp.do(ctx, "human-monitor-command", map[string]any{"command-line": command}, nil)
+}
+
+// step lets the first virtual CPU execute one instruction. It takes interrupts and
+// timers: one that waits for them is woken by the balloon, which is told to be as
+// large as it is, or else wakes when it would.
+func (m *machine) step(ctx, work context.Context, stub *gdbStub) error {
+	if answer, err := stub.ask("Qqemu.sstep=1"); err != nil || answer != "OK" {
+		return errors.Join(err, fmt.Errorf("debugger: steps with interrupts: %q", answer))
+	}
+	if err := stub.send("s"); err != nil {
+		return err
+	}
+	if m.balloonBytes > 0 {
+		if err := m.qmp.do(work, "balloon", map[string]any{"value": m.balloonBytes}, nil); err != nil {
+			return err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { stub.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	answer, err := stub.receive()
+	if err == nil && !strings.HasPrefix(answer, "T05") { // SIGTRAP
+		err = fmt.Errorf("debugger: the machine was stopped by %q", answer)
+	}
+	return err
+}
+
+// gdbStub is QEMU as a debugger sees it (the GDB manual, appendix "GDB Remote
+// Serial Protocol").
+type gdbStub struct {
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// ask sends a packet and returns the answer.
+func (s *gdbStub) ask(packet string) (string, error) {
+	if err := s.send(packet); err != nil {
+		return "", err
+	}
+	return s.receive()
+}
+
+// send sends a packet, after it has acknowledged the one before.
+func (s *gdbStub) send(packet string) error {
+	var sum byte
+	for _, c := range []byte(packet) {
+		sum += c
+	}
+	_, err := fmt.Fprintf(s.conn, "+$%s#%02x", packet, sum)
+	return err
+}
+
+// receive returns the next packet.
+func (s *gdbStub) receive() (string, error) {
+	if _, err := s.in.ReadSlice('$'); err != nil {
+		return "", fmt.Errorf("debugger: %w", err)
+	}
+	packet, err := s.in.ReadSlice('#') // bufio.ErrBufferFull bounds it
+	if err != nil {
+		return "", fmt.Errorf("debugger: %w", err)
+	}
+	text := string(packet[:len(packet)-1])
+	if _, err := s.in.Discard(2); err != nil {
+		return "", fmt.Errorf("debugger: %w", err)
+	}
+	return text, nil
+}
+
+// cutTranslations gives the memory of a QEMU's translations back, which must be
+// none. It takes CAP_SYS_ADMIN.
+func cutTranslations(pid int) error {
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return err
+	}
+	span, size, err := parseTranslations(string(maps))
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/map_files/%s", pid, span), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, prologue, size-prologue)
+	return os.NewSyscallError("fallocate", err)
+}
+
+// parseTranslations finds the mapping of translations that is executed: all of the
+// file, where the one that is written lacks guard pages (proc_pid_maps(5)).
+func parseTranslations(maps string) (span string, size int64, err error) {
+	for line := range strings.Lines(maps) {
+		f := strings.Fields(line)
+		if len(f) < 6 || strings.Join(f[5:], " ") != translations || !strings.Contains(f[1], "x") {
+			continue
+		}
+		var start, end int64
+		if _, err := fmt.Sscanf(f[0], "%x-%x", &start, &end); err != nil {
+			return "", 0, fmt.Errorf("maps: %q: %w", f[0], err)
+		}
+		return f[0], end - start, nil
+	}
+	return "", 0, errors.New("QEMU has no translations in a file")
+}
