@@ -171,9 +171,11 @@ func (a *alarm) close() {
 }
 
 // keepTime makes the guest's clock the host's, and keeps it so until the alarm is
-// closed.
+// closed. Whenever it looks, a machine that has done nothing gives memory back:
+// what it stood still for that is in what the clock is then behind.
 func (m *monitor) keepTime(a *alarm) {
 	m.checkClock(m.guest.followClock)
+	idle := m.newIdleness()
 	for {
 		set, err := a.wait(clockEvery)
 		switch {
@@ -184,6 +186,8 @@ func (m *monitor) keepTime(a *alarm) {
 			return
 		case set:
 			m.log.Debug("the host's clock was set")
+		default:
+			idle.trim()
 		}
 		m.checkClock(m.guest.keepClock)
 	}
@@ -192,14 +196,12 @@ func (m *monitor) keepTime(a *alarm) {
 // checkClock calls a method of the guest's, if the machine runs: resume sets the
 // clock of one that does not.
 func (m *monitor) checkClock(correct func(context.Context) error) {
-	m.vcpus.mu.RLock()
-	defer m.vcpus.mu.RUnlock()
-	if m.vcpus.stopped {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
-	defer cancel()
-	if err := correct(ctx); err != nil && !errors.Is(err, ttrpc.ErrClosed) {
+	err := m.vcpus.running(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+		defer cancel()
+		return correct(ctx)
+	})
+	if err != nil && !errors.Is(err, errStands) && !errors.Is(err, ttrpc.ErrClosed) {
 		m.log.Warn("correct the guest's clock: ", rpcError(err))
 	}
 }

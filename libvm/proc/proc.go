@@ -163,10 +163,24 @@ func (p ID) open() (int, error) {
 	return fd, nil
 }
 
+// Used is the processor time that the process has used, in all of its threads, by
+// the tick of 10 ms.
+func (p ID) Used() (time.Duration, error) {
+	st, err := readStat(p.Pid)
+	if err != nil {
+		return 0, err
+	}
+	if st.start != p.Start {
+		return 0, fmt.Errorf("process %d: %w", p.Pid, os.ErrNotExist)
+	}
+	return st.used, nil
+}
+
 type stat struct {
 	state  byte
 	parent int
 	start  uint64
+	used   time.Duration
 }
 
 func readStat(pid int) (stat, error) {
@@ -191,7 +205,15 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, fmt.Errorf("/proc/%d/stat: parent: %w", pid, err)
 	}
-	return stat{state: f[0][0], parent: parent, start: start}, nil
+	var used uint64
+	for _, field := range f[11:13] { // utime, stime
+		ticks, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return stat{}, fmt.Errorf("/proc/%d/stat: processor time: %w", pid, err)
+		}
+		used += ticks
+	}
+	return stat{state: f[0][0], parent: parent, start: start, used: time.Duration(used) * tick}, nil
 }
 
 // SetName names the calling process in tools that show /proc/<pid>/comm, which

@@ -63,3 +63,26 @@ func TestArguments(t *testing.T) {
 		}
 	}
 }
+
+func TestUsed(t *testing.T) {
+	self, err := Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := self.Used()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for now := before; now-before < 50*time.Millisecond; {
+		if now, err = self.Used(); err != nil {
+			t.Fatal(err)
+		}
+		if now < before || now > before+time.Minute {
+			t.Fatalf("%v after %v", now, before)
+		}
+	}
+	self.Start++
+	if used, err := self.Used(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another process used %v, %v", used, err)
+	}
+}

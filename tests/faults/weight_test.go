@@ -110,6 +110,51 @@ func TestIdleContainerRests(t *testing.T) {
 	}
 }
 
+// What TCG has translated of a guest that has done nothing for a minute goes back to
+// the host, and the container does not notice.
+func TestIdleContainerGivesTranslationsBack(t *testing.T) {
+	t.Parallel()
+	s := warm(t, "")
+	s.make()
+	c := s.container("")
+	c.setsClock()
+	k := c.clocks(func() {})
+	qemu := c.processes()["qemu"]
+	full := translations(t, qemu)
+	waitFor(t, "most translations have gone", idleTime, func() bool { return translations(t, qemu) < full/2 })
+	// What it stood still for, its clock is behind for a moment.
+	waitFor(t, "the clock is right", soon, func() bool { return k.wrong() == nil })
+	contains(t, c.runs("exec", c.id, "cat", "/proc/cmdline"), "runm.template")
+	c.runs("pause", c.id)
+	c.runs("resume", c.id)
+	waitFor(t, "the clock is right after a pause", soon, func() bool { return k.wrong() == nil })
+	c.runs("delete", "--force", c.id)
+	s.wantNothing()
+}
+
+// idleTime is when an idle machine has long been found to be idle: it is looked at
+// each minute, and is not while the host is busy with what began before.
+const idleTime = 4 * time.Minute
+
+// translations is what a QEMU has of the guest's code, translated by TCG, in KiB.
+func translations(t *testing.T, pid int) int {
+	t.Helper()
+	smaps, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)/memfd:tcg-jit.*\n(?:[A-Z].*\n)*?Pss: +(\d+) kB$`).FindAllSubmatch(smaps, -1)
+	if len(found) == 0 {
+		t.Fatal("QEMU has no file of translations")
+	}
+	kib := 0
+	for _, m := range found {
+		n, _ := strconv.Atoi(string(m[1]))
+		kib += n
+	}
+	return kib
+}
+
 // sleeps is how often each thread of a process has gone to sleep.
 func sleeps(t *testing.T, pid int) map[string]int {
 	t.Helper()
