@@ -135,7 +135,7 @@ func (b *bench) fill(ctx context.Context, s *report.Section, batch int) (f filli
 		}
 	}
 	f.all = time.Since(began)
-	if err := b.rest(ctx); err != nil {
+	if err := rest(ctx, b.idle); err != nil {
 		return f, err
 	}
 	after, err := available()
@@ -193,11 +193,11 @@ func (b *bench) endPolitely(ctx context.Context, id string) error {
 }
 
 // rest lets what was started come to rest.
-func (b *bench) rest(ctx context.Context) error {
+func rest(ctx context.Context, long time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(b.idle):
+	case <-time.After(long):
 		return nil
 	}
 }

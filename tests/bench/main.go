@@ -57,7 +57,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.IntVar(&o.group, "group", 20, "`containers` of the part memory")
 	f.IntVar(&o.density, "density", 100, "`containers` of the part density")
 	f.IntVar(&o.batch, "batch", 10, "`containers` that density starts at a time, the second time")
-	f.DurationVar(&o.idle, "idle", 20*time.Second, "`time` that containers are left alone before they are weighed")
+	f.DurationVar(&o.idle, "idle", 100*time.Second, "`time` that containers are left alone before they are weighed")
 	f.IntVar(&o.files, "files", 5000, "`files` in the tree of the part files")
 	f.IntVar(&o.mib, "mib", 1024, "`MiB` that go through a stream")
 	f.StringVar(&o.json, "json", "", "write everything measured to `file`, and take from it the parts that were not measured, if it is there")

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/runm/runm/libvm/vmm"
 	"github.com/runm/runm/tests/bench/report"
 )
 
@@ -42,7 +44,11 @@ func (w weight) all() float64 {
 	return w.holder + w.monitor + w.qemu + w.virtiofsd + w.guest + w.template
 }
 
-// memory weighs each container of a group that has been idle for a while.
+// early is when containers are weighed that have just begun to be idle.
+const early = 20 * time.Second
+
+// memory weighs each container of a group, soon after their start and when they
+// have been idle for a while.
 func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
 	s.Rounds = 1
 	dir, err := b.sleepBundle()
@@ -61,7 +67,14 @@ func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
 		}
 		defer func() { err = errors.Join(err, remove()) }()
 	}
-	if err := b.rest(ctx); err != nil {
+	if err := rest(ctx, early); err != nil {
+		return err
+	}
+	soon, err := b.weigh(ids)
+	if err != nil {
+		return err
+	}
+	if err := rest(ctx, b.idle); err != nil {
 		return err
 	}
 	weights, err := b.weigh(ids)
@@ -72,13 +85,14 @@ func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
 	if err != nil {
 		return err
 	}
-	row := func(name string, pick func(weight) float64) report.Row {
+	rowOf := func(name string, weights []weight, pick func(weight) float64) report.Row {
 		r := report.Row{Name: name, Unit: "MiB"}
 		for _, w := range weights {
 			r.Values = append(r.Values, pick(w))
 		}
 		return r
 	}
+	row := func(name string, pick func(weight) float64) report.Row { return rowOf(name, weights, pick) }
 	s.Rows = append(s.Rows,
 		row(fmt.Sprintf("an idle container, one of %d", b.group), weight.all).Within(idleTarget, idleStretch),
 		row("of it holder and monitor", func(w weight) float64 { return w.holder + w.monitor }).Within(ownTarget, 0),
@@ -87,6 +101,8 @@ func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
 		row("virtiofsd", func(w weight) float64 { return w.virtiofsd }),
 		row("the guest's memory", func(w weight) float64 { return w.guest }),
 		row("its part of the template", func(w weight) float64 { return w.template }),
+		rowOf(fmt.Sprintf("the container %v after the last one's start", early), soon, weight.all),
+		rowOf("of it the guest's code, translated", soon, func(w weight) float64 { return w.translated }),
 		report.Row{Name: "by what the machine lost of its available memory", Unit: "MiB", Values: []float64{(before - after) / float64(b.group)}})
 	return nil
 }
@@ -136,11 +152,15 @@ func (b *bench) weighOne(id string) (w weight, err error) {
 		switch n := strings.TrimSpace(string(name)); {
 		case strings.HasPrefix(n, "qemu-system"):
 			w.qemu += size
-			code, err := writableCode(pid)
+			if b.plan.Machine.Accel != vmm.AccelTCG {
+				continue
+			}
+			code, err := translatedCode(pid)
 			if err != nil {
 				return w, err
 			}
 			w.translated += code
+			w.qemu += code // shared memory, so not in size
 		case n == "virtiofsd":
 			w.virtiofsd += size
 		default:
@@ -187,23 +207,25 @@ func parseRollup(text string) (mib float64, err error) {
 	return mib, nil
 }
 
-// writableCode is what a process has in mappings that it may write and execute, in
-// MiB: what it compiles at run time (proc_pid_smaps(5)).
-func writableCode(pid int) (mib float64, err error) {
+// translatedCode is what a QEMU has of TCG's translations in MiB: a file in memory
+// that it maps twice, to write and to execute, and keeps no descriptor of.
+func translatedCode(pid int) (mib float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		return 0, err
 	}
-	return parseWritableCode(string(text))
+	return parseTranslatedCode(string(text))
 }
 
-func parseWritableCode(text string) (mib float64, err error) {
-	inside := false
+// parseTranslatedCode reads proc_pid_smaps(5).
+func parseTranslatedCode(text string) (mib float64, err error) {
+	inside, found := false, false
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		switch {
 		case len(f) > 1 && !strings.HasSuffix(f[0], ":"): // a mapping's first line
-			inside = strings.HasPrefix(f[1], "rwx")
+			inside = len(f) > 5 && f[5] == "/memfd:tcg-jit"
+			found = found || inside
 		case inside && len(f) == 3 && f[0] == "Pss:":
 			kib, err := strconv.ParseFloat(f[1], 64)
 			if err != nil {
@@ -211,6 +233,9 @@ func parseWritableCode(text string) (mib float64, err error) {
 			}
 			mib += kib / 1024
 		}
+	}
+	if !found {
+		return 0, errors.New("QEMU has no file of translations")
 	}
 	return mib, nil
 }
