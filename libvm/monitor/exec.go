@@ -39,8 +39,7 @@ func (m *monitor) exec(c *container, r request) {
 	for _, w := range r.Warnings {
 		c.log.Warn("exec: ", w)
 	}
-	m.execs++
-	id := "exec-" + strconv.Itoa(m.execs)
+	id := "exec-" + strconv.FormatInt(m.execs.Add(1), 10)
 	go func() {
 		if err := m.runExec(c.id, id, &r, c.log); err != nil {
 			a := failure(err)

@@ -11,20 +11,27 @@ import (
 	"github.com/runm/runm/libvm/vmm"
 )
 
-// idleMost is what a machine that does nothing may use of the processor in
-// clockEvery. A probe of 0.1 s every ten seconds is more, and does not have to wait
-// each time until the VMM has made again what was given back.
-const idleMost = 300 * time.Millisecond
-
-// trimStep bounds how long a guest may take to do what a trim needs of it.
-const trimStep = 5 * time.Second
+const (
+	// idleMost is what a machine that does nothing may use of the processor in
+	// clockEvery.
+	idleMost = 300 * time.Millisecond
+	// execRest is for how many times clockEvery there must have been no exec. Who
+	// probes a container now and then does not wait each time until the VMM has made
+	// again what was given back (docs/performance.md).
+	execRest = 10
+	// trimStep bounds how long a guest may take to do what a trim needs of it.
+	trimStep = 5 * time.Second
+)
 
 // idleness watches how much a machine does. Its zero value watches nothing.
 type idleness struct {
 	m     *monitor
+	trims vmm.Trimmer // nil: there is nothing to give back
 	vmm   proc.ID
-	used  time.Duration // when it was last looked at
-	trims vmm.Trimmer
+	// What there was when it was last looked at.
+	used  time.Duration
+	execs int64
+	rest  int // how often an idle machine is still left alone
 }
 
 // newIdleness begins to watch the machine, if it has anything to give back.
@@ -43,15 +50,22 @@ func (m *monitor) newIdleness() *idleness {
 	return i
 }
 
-// idle says whether the machine did nothing since it was last asked.
+// idle says whether the machine did nothing since it was last asked, and no exec
+// for longer.
 func (i *idleness) idle() bool {
 	used, err := i.vmm.Used()
 	if err != nil {
 		return false
 	}
-	before := i.used
+	worked := used-i.used > idleMost
 	i.used = used
-	return used-before <= idleMost
+	switch execs := i.m.execs.Load(); {
+	case execs != i.execs:
+		i.execs, i.rest = execs, execRest
+	case i.rest > 0:
+		i.rest--
+	}
+	return !worked && i.rest == 0
 }
 
 // trim gives back what an idle machine has for speed alone.

@@ -57,6 +57,13 @@ func TestTrimOfAnIdleMachine(t *testing.T) {
 		}
 		i.trim()
 	}
+	i.m.execs.Add(1)
+	for range execRest {
+		i.trim()
+	}
+	if machine.trims != 3 {
+		t.Error("a machine was trimmed that had an exec")
+	}
 	i.m.vcpus.stopped = true
 	i.trim()
 	if machine.trims != 3 {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -58,8 +59,8 @@ type monitor struct {
 	containers map[string]*container
 	payer      *container // the one whose cgroup the machine is in
 	cgroupOf   func(*store.State) (hostCgroup, error)
-	execs      int // counts up, names execs
-	inherited  int // oom_score_adj of this process, which is of the caller of create
+	execs      atomic.Int64 // counts up, names execs
+	inherited  int          // oom_score_adj of this process, which is of the caller of create
 
 	requests chan request
 	results  chan func() // run by the owner

@@ -172,11 +172,11 @@ func TestQuietness(t *testing.T) {
 
 func TestParseRollup(t *testing.T) {
 	const text = "00400000-7ffd rollup\nRss: 90000 kB\nPss: 50000 kB\nPss_Anon: 1024 kB\nPss_File: 2048 kB\nPss_Shmem: 46928 kB\n"
-	if mib, err := parseRollup(text); err != nil || mib != 3 {
-		t.Errorf("%v MiB (%v), want 3", mib, err)
+	if own, shared, err := parseRollup(text); err != nil || own != 3 || shared != 46928./1024 {
+		t.Errorf("%v and %v MiB (%v), want 3 and %v", own, shared, err, 46928./1024)
 	}
-	if mib, err := parseRollup("Pss: 50000 kB\nPss_Anon: 1024 kB\n"); err == nil {
-		t.Errorf("%v MiB of half a text", mib)
+	if own, shared, err := parseRollup("Pss: 50000 kB\nPss_Anon: 1024 kB\n"); err == nil {
+		t.Errorf("%v and %v MiB of half a text", own, shared)
 	}
 }
 

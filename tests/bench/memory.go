@@ -32,6 +32,9 @@ const (
 // part.
 type weight struct {
 	holder, monitor, qemu, virtiofsd float64
+	// mapped is what the processes have mapped of the guest's memory: what a clone
+	// has and has never touched is not in it.
+	mapped float64
 	// translated is what of qemu is the guest's code, translated: TCG's buffer.
 	translated float64
 	// guest is the guest's memory, whether or not a process has it mapped.
@@ -40,9 +43,11 @@ type weight struct {
 	template float64
 }
 
-func (w weight) all() float64 {
-	return w.holder + w.monitor + w.qemu + w.virtiofsd + w.guest + w.template
-}
+// all counts all of the guest's memory, pss what is mapped of it.
+func (w weight) all() float64 { return w.own() + w.guest }
+func (w weight) pss() float64 { return w.own() + w.mapped }
+
+func (w weight) own() float64 { return w.holder + w.monitor + w.qemu + w.virtiofsd + w.template }
 
 // early is when containers are weighed that have just begun to be idle.
 const early = 20 * time.Second
@@ -94,14 +99,16 @@ func memory(ctx context.Context, b *bench, s *report.Section) (err error) {
 	}
 	row := func(name string, pick func(weight) float64) report.Row { return rowOf(name, weights, pick) }
 	s.Rows = append(s.Rows,
-		row(fmt.Sprintf("an idle container, one of %d", b.group), weight.all).Within(idleTarget, idleStretch),
+		row(fmt.Sprintf("PSS of an idle container, one of %d", b.group), weight.pss).Within(idleTarget, idleStretch),
 		row("of it holder and monitor", func(w weight) float64 { return w.holder + w.monitor }).Within(ownTarget, 0),
 		row("QEMU", func(w weight) float64 { return w.qemu }),
 		row("of it the guest's code, translated", func(w weight) float64 { return w.translated }),
 		row("virtiofsd", func(w weight) float64 { return w.virtiofsd }),
-		row("the guest's memory", func(w weight) float64 { return w.guest }),
+		row("the guest's memory, as far as it is mapped", func(w weight) float64 { return w.mapped }),
 		row("its part of the template", func(w weight) float64 { return w.template }),
-		rowOf(fmt.Sprintf("the container %v after the last one's start", early), soon, weight.all),
+		row("the container with all of the guest's memory", weight.all),
+		row("of it the guest's memory", func(w weight) float64 { return w.guest }),
+		rowOf(fmt.Sprintf("PSS %v after the last one's start", early), soon, weight.pss),
 		rowOf("of it the guest's code, translated", soon, func(w weight) float64 { return w.translated }),
 		report.Row{Name: "by what the machine lost of its available memory", Unit: "MiB", Values: []float64{(before - after) / float64(b.group)}})
 	return nil
@@ -130,20 +137,24 @@ func (b *bench) weighOne(id string) (w weight, err error) {
 	if err != nil {
 		return w, err
 	}
-	if w.holder, err = ownMemory(state.Holder.Pid); err != nil {
-		return w, err
-	}
-	if w.monitor, err = ownMemory(state.Monitor.Pid); err != nil {
-		return w, err
-	}
 	pids, err := descendants(state.Monitor.Pid)
 	if err != nil {
 		return w, err
 	}
+	pids = append(pids, state.Monitor.Pid, state.Holder.Pid)
 	for _, pid := range pids {
-		size, err := ownMemory(pid)
+		own, shared, err := memoryOf(pid)
 		if err != nil {
 			return w, err
+		}
+		w.mapped += shared
+		switch pid {
+		case state.Holder.Pid:
+			w.holder = own
+			continue
+		case state.Monitor.Pid:
+			w.monitor = own
+			continue
 		}
 		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 		if err != nil {
@@ -151,7 +162,7 @@ func (b *bench) weighOne(id string) (w weight, err error) {
 		}
 		switch n := strings.TrimSpace(string(name)); {
 		case strings.HasPrefix(n, "qemu-system"):
-			w.qemu += size
+			w.qemu += own
 			if b.plan.Machine.Accel != vmm.AccelTCG {
 				continue
 			}
@@ -160,51 +171,57 @@ func (b *bench) weighOne(id string) (w weight, err error) {
 				return w, err
 			}
 			w.translated += code
-			w.qemu += code // shared memory, so not in size
+			// Shared memory, but not the guest's.
+			w.qemu += code
+			w.mapped -= code
 		case n == "virtiofsd":
-			w.virtiofsd += size
+			w.virtiofsd += own
 		default:
 			return w, fmt.Errorf("process %d: %q is neither QEMU nor virtiofsd", pid, n)
 		}
 	}
-	w.guest, err = sharedFiles(append(pids, state.Monitor.Pid, state.Holder.Pid))
+	w.guest, err = sharedFiles(pids)
 	return w, err
 }
 
-// ownMemory is the proportional set size of a process in MiB, in which each
-// shared page counts once in all who share it, without shared memory
-// (proc_pid_smaps(5), Pss of anonymous pages and of files).
-func ownMemory(pid int) (float64, error) {
+// memoryOf is the proportional set size of a process in MiB, in which each shared
+// page counts once in all who share it: of anonymous pages and files, and of shared
+// memory (proc_pid_smaps(5)).
+func memoryOf(pid int) (own, shared float64, err error) {
 	path := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	mib, err := parseRollup(string(text))
+	own, shared, err = parseRollup(string(text))
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
+		return 0, 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return mib, nil
+	return own, shared, nil
 }
 
-func parseRollup(text string) (mib float64, err error) {
+func parseRollup(text string) (own, shared float64, err error) {
 	found := 0
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) != 3 || f[0] != "Pss_Anon:" && f[0] != "Pss_File:" {
+		if len(f) != 3 || f[0] != "Pss_Anon:" && f[0] != "Pss_File:" && f[0] != "Pss_Shmem:" {
 			continue
 		}
 		kib, err := strconv.ParseFloat(f[1], 64)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		mib += kib / 1024
+		if f[0] == "Pss_Shmem:" {
+			shared += kib / 1024
+		} else {
+			own += kib / 1024
+		}
 		found++
 	}
-	if found != 2 {
-		return 0, errors.New("want one Pss_Anon and one Pss_File")
+	if found != 3 {
+		return 0, 0, errors.New("want one Pss_Anon, one Pss_File and one Pss_Shmem")
 	}
-	return mib, nil
+	return own, shared, nil
 }
 
 // translatedCode is what a QEMU has of TCG's translations in MiB: a file in memory
