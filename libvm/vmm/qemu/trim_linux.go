@@ -112,36 +112,57 @@ func (m *machine) attach(ctx context.Context) (*gdbStub, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	const name = "debugger"
-	err = m.qmp.pass(ctx, name, theirs)
-	if err == nil {
-		socket := map[string]any{"addr": map[string]any{"type": "fd", "data": map[string]any{"str": name}}, "server": false}
-		err = m.qmp.do(ctx, "chardev-add", map[string]any{"id": name, "backend": map[string]any{"type": "socket", "data": socket}}, nil)
-	}
-	if err == nil {
-		err = m.human(ctx, "gdbserver chardev:"+name)
-	}
-	if err != nil {
+	if err := m.listen(ctx, theirs); err != nil {
 		ours.Close()
 		return nil, err
 	}
 	return &gdbStub{conn: ours, in: bufio.NewReader(ours)}, nil
 }
 
+// listen gives QEMU its end of the debugger's connection.
+func (m *machine) listen(ctx context.Context, end *os.File) error {
+	const name = "debugger"
+	if err := m.qmp.pass(ctx, name, end); err != nil {
+		return err
+	}
+	address := map[string]any{"type": "fd", "data": map[string]any{"str": name}}
+	device := map[string]any{"type": "socket", "data": map[string]any{"addr": address, "server": false}}
+	if err := m.qmp.do(ctx, "chardev-add", map[string]any{"id": name, "backend": device}, nil); err != nil {
+		return err
+	}
+	said, err := m.human(ctx, "gdbserver chardev:"+name)
+	if err != nil {
+		return err
+	}
+	var now struct {
+		Running bool `json:"running"`
+	}
+	if err := m.qmp.do(ctx, "query-status", nil, &now); err != nil {
+		return err
+	}
+	if now.Running { // nobody would answer the debugger
+		return fmt.Errorf("gdbserver: %s", said)
+	}
+	return nil
+}
+
 // detach takes QEMU's debugger away, with its device, and lets the machine go on.
 // One that cannot is ended: it would stand still for ever.
 func (m *machine) detach(ctx context.Context) error {
 	// A step that is not over would stop the machine later; a stop ends it.
-	err := errors.Join(m.command(ctx, "stop"), m.human(ctx, "gdbserver none"), m.command(ctx, "cont"))
-	if err != nil {
+	err := m.command(ctx, "stop")
+	_, herr := m.human(ctx, "gdbserver none")
+	if err := errors.Join(err, herr, m.command(ctx, "cont")); err != nil {
 		m.giveUp(fmt.Errorf("the machine was stopped, and does not go on: %w", err))
+		return err
 	}
-	return err
+	return nil
 }
 
-// human gives QEMU a command that QMP does not have.
-func (m *machine) human(ctx context.Context, command string) error {
-	return m.qmp.do(ctx, "human-monitor-command", map[string]any{"command-line": command}, nil)
+// human gives QEMU a command that QMP does not have, and returns what it says.
+func (m *machine) human(ctx context.Context, command string) (said string, err error) {
+	err = m.qmp.do(ctx, "human-monitor-command", map[string]any{"command-line": command}, &said)
+	return strings.TrimSpace(said), err
 }
 
 // step lets the first virtual CPU execute one instruction. It takes interrupts and
