@@ -50,6 +50,8 @@ func main() {
 		}))
 	case cgroup.VictimArg0:
 		os.Exit(cgroup.VictimMain())
+	case qemu.DiscardArg0:
+		os.Exit(qemu.DiscardMain())
 	}
 	os.Exit(run(os.Args, began))
 }

@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/runm/runm/libvm/vmm"
 	"github.com/runm/runm/tests/bench/report"
 )
 
@@ -163,17 +162,11 @@ func (b *bench) weighOne(id string) (w weight, err error) {
 		switch n := strings.TrimSpace(string(name)); {
 		case strings.HasPrefix(n, "qemu-system"):
 			w.qemu += own
-			if b.plan.Machine.Accel != vmm.AccelTCG {
-				continue
-			}
-			code, err := translatedCode(pid)
+			code, err := writableCode(pid)
 			if err != nil {
 				return w, err
 			}
 			w.translated += code
-			// Shared memory, but not the guest's.
-			w.qemu += code
-			w.mapped -= code
 		case n == "virtiofsd":
 			w.virtiofsd += own
 		default:
@@ -224,25 +217,23 @@ func parseRollup(text string) (own, shared float64, err error) {
 	return own, shared, nil
 }
 
-// translatedCode is what a QEMU has of TCG's translations in MiB: a file in memory
-// that it maps twice, to write and to execute, and keeps no descriptor of.
-func translatedCode(pid int) (mib float64, err error) {
+// writableCode is what a process has in mappings that it may write and execute, in
+// MiB: what it compiles at run time (proc_pid_smaps(5)).
+func writableCode(pid int) (mib float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		return 0, err
 	}
-	return parseTranslatedCode(string(text))
+	return parseWritableCode(string(text))
 }
 
-// parseTranslatedCode reads proc_pid_smaps(5).
-func parseTranslatedCode(text string) (mib float64, err error) {
-	inside, found := false, false
+func parseWritableCode(text string) (mib float64, err error) {
+	inside := false
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		switch {
 		case len(f) > 1 && !strings.HasSuffix(f[0], ":"): // a mapping's first line
-			inside = len(f) > 5 && f[5] == "/memfd:tcg-jit"
-			found = found || inside
+			inside = strings.HasPrefix(f[1], "rwx")
 		case inside && len(f) == 3 && f[0] == "Pss:":
 			kib, err := strconv.ParseFloat(f[1], 64)
 			if err != nil {
@@ -250,9 +241,6 @@ func parseTranslatedCode(text string) (mib float64, err error) {
 			}
 			mib += kib / 1024
 		}
-	}
-	if !found {
-		return 0, errors.New("QEMU has no file of translations")
 	}
 	return mib, nil
 }

@@ -143,9 +143,9 @@ func translations(t *testing.T, pid int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)/memfd:tcg-jit.*\n(?:[A-Z].*\n)*?Pss: +(\d+) kB$`).FindAllSubmatch(smaps, -1)
+	found := regexp.MustCompile(`(?m)^[0-9a-f]+-[0-9a-f]+ rwxp .*\n(?:[A-Z].*\n)*?Pss: +(\d+) kB$`).FindAllSubmatch(smaps, -1)
 	if len(found) == 0 {
-		t.Fatal("QEMU has no file of translations")
+		t.Fatal("QEMU has no buffer of translations")
 	}
 	kib := 0
 	for _, m := range found {

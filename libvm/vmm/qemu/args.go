@@ -20,8 +20,8 @@ const (
 	agentChardev = "agent"
 
 	// What TCG keeps of its translations at most, in MiB; it starts again when
-	// that is full, and never gives it back. QEMU would take up to 1 GiB of the
-	// container's memory. A boot fills 50, with half of it takes a quarter longer.
+	// that is full, and gives nothing back but to Trim. QEMU would take up to 1 GiB
+	// of the container's memory. A boot fills 50, with half of it takes a quarter longer.
 	// The making of a clone's container fills 26 to 30, and its program must find
 	// room beside that: starting again costs it some 0.3 s (docs/performance.md).
 	tcgBootMiB  = 64
@@ -165,7 +165,7 @@ func (a *args) machine(cfg *vmm.Config, host Host, fds FDs) {
 	if cfg.Accel == vmm.AccelKVM {
 		a.add("-accel", "kvm", "-cpu", "host")
 	} else {
-		a.add("-accel", fmt.Sprintf("tcg,split-wx=on,tb-size=%d", tcgMiB(cfg.CPUs, fds.Incoming)), "-cpu", tcgCPU(host.Arch))
+		a.add("-accel", fmt.Sprintf("tcg,tb-size=%d", tcgMiB(cfg.CPUs, fds.Incoming)), "-cpu", tcgCPU(host.Arch))
 	}
 	a.add("-smp", strconv.Itoa(cfg.CPUs), "-m", fmt.Sprintf("%dM", cfg.MemoryMiB))
 	a.add("-object", fmt.Sprintf("%s,size=%dM", memoryBackend(cfg, fds), cfg.MemoryMiB))

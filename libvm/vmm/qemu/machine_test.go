@@ -30,6 +30,9 @@ import (
 const helperEnv = "RUNM_TEST_QEMU_HELPER"
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == qemu.DiscardArg0 {
+		os.Exit(qemu.DiscardMain())
+	}
 	if args := os.Getenv(helperEnv); args != "" {
 		helper(strings.Split(args, "\n"))
 	}

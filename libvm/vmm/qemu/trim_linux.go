@@ -10,15 +10,13 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/runm/runm/libvm/vmm"
 )
 
 // How TCG's translations are given back. QEMU forgets them all when a debugger's
 // step has ended (gdbstub/system.c, gdb_vm_state_change: tb_flush), and then begins
-// at the start of its buffer again, but keeps the buffer's memory. The buffer is a
-// file in memory (split-wx=on), so what is behind its start is cut out of that.
+// at the start of its buffer again, but keeps the buffer's memory. That is discarded
+// when there is nothing in it.
 
 const (
 	// trimWorth is how many bytes of translations are worth a flush.
@@ -26,8 +24,6 @@ const (
 	// prologue is the start of the buffer, in bytes, which is never flushed: a page
 	// of code by which QEMU enters and leaves translations.
 	prologue = 64 << 10
-	// translations is the buffer's name in /proc/PID/maps (tcg/region.c).
-	translations = "/memfd:tcg-jit (deleted)"
 	// trimTime bounds what QEMU itself does, which may be stopped for long, and must
 	// then go on with what it was told.
 	trimTime = time.Hour
@@ -38,7 +34,7 @@ var _ vmm.Trimmer = (*machine)(nil)
 // Trim implements vmm.Trimmer: what TCG has translated is given back. ctx bounds
 // how long the guest may take to wake up.
 func (m *machine) Trim(ctx context.Context) error {
-	if !m.emulated {
+	if !m.emulated || !discards {
 		return nil
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), trimTime)
@@ -72,7 +68,7 @@ func (m *machine) trim(ctx, work context.Context) (err error) {
 			return err
 		}
 		if size == 0 {
-			return cutTranslations(m.qemu.pid())
+			return m.discardTranslations()
 		}
 		select {
 		case <-ctx.Done():
@@ -230,39 +226,73 @@ func (s *gdbStub) receive() (string, error) {
 	return text, nil
 }
 
-// cutTranslations gives the memory of a QEMU's translations back, which must be
-// none. It takes CAP_SYS_ADMIN.
-func cutTranslations(pid int) error {
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+// discardTranslations gives the buffer's memory back. The machine stands, and has
+// no translations: nothing is in the buffer but the prologue.
+func (m *machine) discardTranslations() error {
+	maps, err := readMaps(m.qemu.pid())
 	if err != nil {
 		return err
 	}
-	span, size, err := parseTranslations(string(maps))
+	r, err := translations(maps)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/map_files/%s", pid, span), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, prologue, size-prologue)
-	return os.NewSyscallError("fallocate", err)
+	return discard(m.qemu.pid(), r)
 }
 
-// parseTranslations finds the mapping of translations that is executed: all of the
-// file, where the one that is written lacks guard pages (proc_pid_maps(5)).
-func parseTranslations(maps string) (span string, size int64, err error) {
-	for line := range strings.Lines(maps) {
-		f := strings.Fields(line)
-		if len(f) < 6 || strings.Join(f[5:], " ") != translations || !strings.Contains(f[1], "x") {
+// translations is where a QEMU has its translations: the one memory of no file that
+// is written and executed, in pieces with guards between them, one or more for each
+// virtual CPU (tcg/region.c).
+func translations(maps []mapping) (r memoryRange, err error) {
+	for _, m := range maps {
+		if m.path != "" || m.perms != "rwxp" && m.perms != "---p" {
 			continue
 		}
-		var start, end int64
-		if _, err := fmt.Sscanf(f[0], "%x-%x", &start, &end); err != nil {
-			return "", 0, fmt.Errorf("maps: %q: %w", f[0], err)
+		switch {
+		case m.perms == "rwxp" && r.end == 0:
+			r = memoryRange{m.start, m.end}
+		case m.start == r.end:
+			r.end = m.end
+		case m.perms == "rwxp":
+			return r, errors.New("QEMU has two buffers of translations")
 		}
-		return f[0], end - start, nil
 	}
-	return "", 0, errors.New("QEMU has no translations in a file")
+	if r.end-r.start <= prologue {
+		return r, errors.New("QEMU has no buffer of translations")
+	}
+	r.start += prologue
+	return r, nil
+}
+
+// memoryRange is from start up to, not including, end.
+type memoryRange struct{ start, end uint64 }
+
+// mapping is a line of /proc/PID/maps (proc_pid_maps(5)).
+type mapping struct {
+	memoryRange
+	perms, path string
+}
+
+func readMaps(pid int) ([]mapping, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return nil, err
+	}
+	return parseMaps(string(text))
+}
+
+func parseMaps(text string) ([]mapping, error) {
+	var list []mapping
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			return nil, fmt.Errorf("maps: %q", line)
+		}
+		m := mapping{perms: f[1], path: strings.Join(f[5:], " ")}
+		if _, err := fmt.Sscanf(f[0], "%x-%x", &m.start, &m.end); err != nil {
+			return nil, fmt.Errorf("maps: %q: %w", line, err)
+		}
+		list = append(list, m)
+	}
+	return list, nil
 }

@@ -18,19 +18,42 @@ func TestParseTranslated(t *testing.T) {
 	}
 }
 
-func TestParseTranslations(t *testing.T) {
-	const maps = `555555554000-555555a00000 r-xp 00000000 fe:00 123        /usr/bin/qemu-system-x86_64
-7f0000000000-7f0001fff000 rw-s 00000000 00:01 4242       /memfd:tcg-jit (deleted)
-7f0001fff000-7f0002000000 ---s 01fff000 00:01 4242       /memfd:tcg-jit (deleted)
-7f0010000000-7f0012000000 r-xs 00000000 00:01 4242       /memfd:tcg-jit (deleted)
-7f0020000000-7f0040000000 rw-s 00000000 00:01 4243       /memfd:runm-memory (deleted)
+func TestTranslations(t *testing.T) {
+	const before = `555555554000-555555a00000 r-xp 00000000 fe:00 123        /usr/bin/qemu-system-x86_64
+7f0000000000-7f0000100000 rw-p 00000000 00:00 0
+7f0000100000-7f0000200000 ---p 00000000 00:00 0
 `
-	span, size, err := parseTranslations(maps)
-	if err != nil || span != "7f0010000000-7f0012000000" || size != 32<<20 {
-		t.Errorf("%s, %d, %v", span, size, err)
-	}
-	if span, _, err := parseTranslations("7f0010000000-7f0012000000 rwxp 00000000 00:00 0\n"); err == nil {
-		t.Errorf("found %s", span)
+	const one = `7f0010000000-7f0012fff000 rwxp 00000000 00:00 0
+7f0012fff000-7f0013000000 ---p 00000000 00:00 0
+`
+	const two = `7f0010000000-7f0010fff000 rwxp 00000000 00:00 0
+7f0010fff000-7f0011000000 ---p 00000000 00:00 0
+7f0011000000-7f0012fff000 rwxp 00000000 00:00 0
+7f0012fff000-7f0013000000 ---p 00000000 00:00 0
+`
+	const after = `7f0020000000-7f0040000000 rw-s 00000000 00:01 4243       /memfd:runm-memory (deleted)
+7ffc2c3f4000-7ffc2c3f6000 r-xp 00000000 00:00 0          [vdso]
+`
+	want := memoryRange{0x7f0010000000 + prologue, 0x7f0013000000}
+	for name, c := range map[string]struct {
+		maps string
+		want memoryRange
+		err  bool
+	}{
+		"one CPU":     {before + one + after, want, false},
+		"two CPUs":    {before + two + after, want, false},
+		"none":        {before + after, memoryRange{}, true},
+		"two buffers": {one + after + "7f0050000000-7f0051000000 rwxp 00000000 00:00 0\n", memoryRange{}, true},
+		"no maps":     {"7f00", memoryRange{}, true},
+	} {
+		maps, err := parseMaps(c.maps)
+		var r memoryRange
+		if err == nil {
+			r, err = translations(maps)
+		}
+		if (err != nil) != c.err || err == nil && r != c.want {
+			t.Errorf("%s: %x, %v", name, r, err)
+		}
 	}
 }
 
