@@ -79,7 +79,7 @@ func (i *idleness) trim() {
 		return i.trims.Trim(ctx)
 	})
 	switch {
-	case err == nil, errors.Is(err, errStands):
+	case err == nil, errors.Is(err, errStands), !i.vmm.Alive(): // of its end others tell
 	case errors.Is(err, context.DeadlineExceeded):
 		i.m.log.Debug("the guest did not wake up to give memory back: ", err)
 	default:

@@ -66,6 +66,25 @@ func TestTrim(t *testing.T) {
 	}
 }
 
+// TestTrimOfOneThatEnds: a machine that is killed meanwhile ends as any other, and
+// whoever trims it hears of it.
+func TestTrimOfOneThatEnds(t *testing.T) {
+	d := driver(t)
+	for delay := time.Duration(0); delay <= 25*time.Millisecond; delay += 5 * time.Millisecond {
+		g := vmmtest.Boot(t, d, config(vmmtest.Kernel(t), vmmtest.Initrd(t), t.TempDir()))
+		g.Do("mount virtiofs share")
+		trimmed := make(chan error)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), vmmtest.Timeout)
+			defer cancel()
+			trimmed <- g.Machine.(vmm.Trimmer).Trim(ctx)
+		}()
+		time.Sleep(delay) // into one of the steps, whichever
+		g.End()
+		t.Logf("killed after %v: %v", delay, <-trimmed)
+	}
+}
+
 // translations is what QEMU has of its buffer of translations, in KiB.
 func translations(t *testing.T, g *vmmtest.Guest) int {
 	t.Helper()
