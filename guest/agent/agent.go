@@ -19,6 +19,7 @@ import (
 
 	"github.com/runm/runm/guest/agent/internal/mux"
 	_ "github.com/runm/runm/guest/agent/internal/runcinit" // first: "init" re-executions end here
+	"github.com/runm/runm/guest/agent/internal/sysmon"
 	"github.com/runm/runm/guest/api"
 )
 
@@ -57,6 +58,9 @@ func run() error {
 	end := trace.span("file systems")
 	if err := boot(); err != nil {
 		return err
+	}
+	if err := sysmon.Calm(); err != nil {
+		logf("%v", err)
 	}
 	end()
 	end = trace.span("network interfaces")
