@@ -17,7 +17,7 @@ const (
 	idleMost = 300 * time.Millisecond
 	// execRest is for how many times clockEvery there must have been no exec. Who
 	// probes a container now and then does not wait each time until the VMM has made
-	// again what was given back (docs/performance.md).
+	// again what was given back (docs/drivers.md).
 	execRest = 10
 	// trimStep bounds how long a guest may take to do what a trim needs of it.
 	trimStep = 5 * time.Second

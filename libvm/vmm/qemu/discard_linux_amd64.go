@@ -59,8 +59,11 @@ func discardMemory(pid int, r memoryRange) error {
 	if err != nil {
 		return err
 	}
-	if result := int64(regs.Rax); result < 0 {
+	switch result := int64(regs.Rax); {
+	case result < 0:
 		return os.NewSyscallError("madvise", unix.Errno(-result))
+	case result > 0: // the call's number still
+		return errors.New("madvise was not called")
 	}
 	return nil
 }

@@ -165,8 +165,12 @@ func (m *machine) human(ctx context.Context, command string) (said string, err e
 // timers: one that waits for them is woken by the balloon, which is told to be as
 // large as it is, or else wakes when it would.
 func (m *machine) step(ctx, work context.Context, stub *gdbStub) error {
-	if answer, err := stub.ask("Qqemu.sstep=1"); err != nil || answer != "OK" {
-		return errors.Join(err, fmt.Errorf("debugger: steps with interrupts: %q", answer))
+	answer, err := stub.ask("Qqemu.sstep=1")
+	if err == nil && answer != "OK" {
+		err = fmt.Errorf("debugger: steps with interrupts: %q", answer)
+	}
+	if err != nil {
+		return err
 	}
 	if err := stub.send("s"); err != nil {
 		return err
@@ -178,7 +182,7 @@ func (m *machine) step(ctx, work context.Context, stub *gdbStub) error {
 	}
 	stop := context.AfterFunc(ctx, func() { stub.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	answer, err := stub.receive()
+	answer, err = stub.receive()
 	if err == nil && !strings.HasPrefix(answer, "T05") { // SIGTRAP
 		err = fmt.Errorf("debugger: the machine was stopped by %q", answer)
 	}
